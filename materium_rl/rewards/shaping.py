@@ -1,0 +1,46 @@
+"""Curves that map a raw value to a score in [0, 1]."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Curve(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Identity(_Curve):
+    """The value is already a score; clipped to [0, 1]."""
+
+    kind: Literal["identity"] = "identity"
+
+    def __call__(self, value: float) -> float:
+        return min(1.0, max(0.0, value))
+
+
+class TargetWindow(_Curve):
+    """1 at ``target``, falling as exp(-(value - target)^2 / (2 width^2))."""
+
+    kind: Literal["target"] = "target"
+    target: float
+    width: float = Field(gt=0)
+
+    def __call__(self, value: float) -> float:
+        return math.exp(-0.5 * ((value - self.target) / self.width) ** 2)
+
+
+class SoftStep(_Curve):
+    """1 up to ``full``, 0 from ``zero`` on, linear between (either order of the two)."""
+
+    kind: Literal["soft_step"] = "soft_step"
+    full: float
+    zero: float
+
+    def __call__(self, value: float) -> float:
+        return min(1.0, max(0.0, (value - self.zero) / (self.full - self.zero)))
+
+
+Shaping = Annotated[Identity | TargetWindow | SoftStep, Field(discriminator="kind")]
