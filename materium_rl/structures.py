@@ -1,8 +1,29 @@
-"""Read, write, reduce and compare crystal structures."""
+"""Reduce, compare and check crystal structures."""
 
 from __future__ import annotations
 
-from pymatgen.core import Structure
+from collections.abc import Mapping
+from functools import lru_cache
+from itertools import product
+from math import comb, prod
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import numpy as np
+from moyopy import minkowski_reduce
+from pymatgen.core import Composition, Element, Species, Structure
+
+if TYPE_CHECKING:
+    from pymatgen.core.structure_matcher import StructureMatcher
+
+# The 13 cell translations of one half-space: the other 13 give the same pairs, reversed.
+_HALF_SHIFTS = np.array([shift for shift in product((-1, 0, 1), repeat=3) if shift > (0, 0, 0)], dtype=float)
+_MISSING_RADIUS = 0.2  # what ase.data holds where Cordero et al. give no radius (Z > 96)
+_HEAVIEST_RADIUS = 1.69  # Å, Cm, the last element of Cordero et al.
+# Limits of the charge-balance search; together about 0.3 s. Past them no states are assigned.
+_MAX_STATE_COMBINATIONS = 5_000
+_MAX_CHARGE_SUMS = 200_000
+_MAX_VALENCE_PERMUTATIONS = 1_000
 
 
 def strip_oxidation_states(structure: Structure) -> Structure:
@@ -22,5 +43,136 @@ def to_primitive_niggli(structure: Structure, *, tolerance: float = 0.05) -> Str
         tolerance: Site tolerance in Å of the primitive-cell search.
     """
     primitive = structure.get_primitive_structure(tolerance=tolerance)
-    reduced = primitive.get_reduced_structure(reduction_algo="niggli")
-    return Structure(reduced.lattice, reduced.species, reduced.frac_coords % 1.0)
+    # pymatgen's search, not moyopy's: its tolerance keeps 60.000001° and 59.999999° in one setting
+    lattice = primitive.lattice.get_niggli_reduced_lattice()
+    frac_coords = lattice.get_fractional_coords(primitive.cart_coords) % 1.0
+    frac_coords[frac_coords >= 1.0] = 0.0  # -1e-17 % 1.0 is 1.0
+    return Structure(lattice, primitive.species, frac_coords)
+
+
+def structures_match(
+    a: Structure, b: Structure, *, ltol: float = 0.2, stol: float = 0.3, angle_tol: float = 5.0
+) -> bool:
+    """Whether two ordered structures are the same crystal, whatever cell or oxidation states they are given in.
+
+    Volumes are scaled to each other and both cells made primitive before sites are compared.
+
+    Args:
+        a: First structure.
+        b: Second structure.
+        ltol: Relative tolerance of lattice lengths.
+        stol: Site tolerance as a fraction of (volume / sites)^(1/3).
+        angle_tol: Tolerance of lattice angles in degrees.
+
+    Source: Ong et al., Comput. Mater. Sci. 68, 314 (2013), StructureMatcher.
+    """
+    a, b = strip_oxidation_states(a), strip_oxidation_states(b)
+    if a.composition.reduced_formula != b.composition.reduced_formula:
+        return False
+    return bool(_matcher(ltol, stol, angle_tol).fit(a, b))
+
+
+@lru_cache(maxsize=8)
+def _matcher(ltol: float, stol: float, angle_tol: float) -> StructureMatcher:
+    from pymatgen.core.structure_matcher import ElementComparator, StructureMatcher
+
+    return StructureMatcher(
+        ltol=ltol,
+        stol=stol,
+        angle_tol=angle_tol,
+        primitive_cell=True,
+        scale=True,
+        comparator=ElementComparator(),
+    )
+
+
+def minimum_distance_ratio(structure: Structure) -> float:
+    """Smallest periodic distance between two sites divided by the sum of their covalent radii.
+
+    Every periodic image counts, a site's own included, in any cell however skewed: in a
+    Minkowski-reduced cell the nearest image of a wrapped difference is within one translation.
+
+    Args:
+        structure: Ordered structure of N >= 1 sites.
+
+    Returns:
+        The ratio; 0.0 for a cell without a finite, nonzero volume.
+
+    Source: radii of Cordero et al., Dalton Trans. 2832 (2008); beyond Cm the radius of Cm.
+    """
+    try:
+        reduced = np.array(minkowski_reduce(structure.lattice.matrix.tolist())[0])
+    except ValueError:
+        return 0.0
+    frac_coords = structure.cart_coords @ np.linalg.inv(reduced)
+    if not np.isfinite(frac_coords).all():
+        return 0.0
+    difference = frac_coords[:, None] - frac_coords[None]
+    difference = (difference - np.round(difference)) @ reduced
+    squared = np.einsum("ijk,ijk->ij", difference, difference)
+    np.fill_diagonal(squared, np.inf)
+    for shift in _HALF_SHIFTS @ reduced:
+        moved = difference + shift
+        np.minimum(squared, np.einsum("ijk,ijk->ij", moved, moved), out=squared)
+    radii = _covalent_radii()[[site.specie.Z for site in structure]]
+    return float((np.sqrt(squared) / (radii[:, None] + radii[None])).min())
+
+
+@lru_cache(maxsize=1)
+def _covalent_radii() -> np.ndarray:
+    """Covalent radii in Å, indexed by atomic number."""
+    from ase.data import covalent_radii
+
+    return np.where(covalent_radii > _MISSING_RADIUS, covalent_radii, _HEAVIEST_RADIUS)
+
+
+def with_oxidation_states(structure: Structure) -> Structure:
+    """Return a copy with whole-number oxidation states, or with plain elements when none are found.
+
+    One state per element comes from the likeliest charge-balanced guess for the formula (ICSD
+    statistics, remembered per formula). A mixed-valence formula (Fe3O4) is settled site by site by
+    bond valences. Alloys, elements and unbalanced formulas stay plain.
+    """
+    plain = strip_oxidation_states(structure)
+    guess = _guess_oxidation_states(plain.composition.reduced_formula)
+    if guess is None:
+        return plain
+    states: list[int] | None
+    if all(abs(state - round(state)) < 1e-6 for state in guess.values()):
+        states = [round(guess[site.specie.symbol]) for site in plain]
+    else:
+        states = _bond_valences(plain)
+    if states is None:
+        return plain
+    species = [Species(site.specie.symbol, state) for site, state in zip(plain, states, strict=True)]
+    return Structure(plain.lattice, species, plain.frac_coords)
+
+
+@lru_cache(maxsize=65_536)
+def _guess_oxidation_states(formula: str) -> Mapping[str, float] | None:
+    """Mean oxidation state per element of the likeliest neutral assignment; None when there is none."""
+    composition = Composition(formula)
+    amounts = {Element(symbol): int(n) for symbol, n in composition.get_el_amt_dict().items()}
+    states = {el: el.icsd_oxidation_states or el.common_oxidation_states for el in amounts}
+    if len(amounts) < 2 or not all(states.values()):
+        return None
+    lowest = sum(n * min(states[el]) for el, n in amounts.items())
+    highest = sum(n * max(states[el]) for el, n in amounts.items())
+    combinations = sum(comb(len(states[el]) + n - 1, n) for el, n in amounts.items())
+    sums = prod(n * (max(states[el]) - min(states[el])) + 1 for el, n in amounts.items())
+    if lowest > 0 or highest < 0 or combinations > _MAX_STATE_COMBINATIONS or sums > _MAX_CHARGE_SUMS:
+        return None
+    guesses = composition.oxi_state_guesses(max_sites=-1)
+    return MappingProxyType(guesses[0]) if guesses and any(guesses[0].values()) else None
+
+
+def _bond_valences(structure: Structure) -> list[int] | None:
+    """Whole-number, charge-neutral valences of N sites, or None."""
+    from pymatgen.analysis.bond_valence import BVAnalyzer
+
+    try:
+        valences = BVAnalyzer(max_permutations=_MAX_VALENCE_PERMUTATIONS).get_valences(structure)
+    except (ValueError, KeyError, IndexError, TypeError):  # its ways to say that none fit
+        return None
+    states = [round(valence) for valence in valences]
+    return states if sum(states) == 0 else None

@@ -1,0 +1,327 @@
+"""The command line: parse arguments, check what is cheap to check, call one function, print errors.
+
+Nothing heavy is imported at the top: ``materium-rl --help`` must answer at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from materium_rl import __version__
+from materium_rl.errors import ConfigError, MateriumError, PolicyError, StructureFileError
+
+if TYPE_CHECKING:
+    from materium_rl.config import RewardConfig, Section
+
+USAGE_ERRORS = (ConfigError, StructureFileError, PolicyError)
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="materium-rl",
+    help="Train crystal generators and fine-tune them with reinforcement learning.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+rewards_app = typer.Typer(help="The catalogue of rewards.", no_args_is_help=True)
+app.add_typer(rewards_app, name="rewards")
+
+Configs = Annotated[
+    list[str] | None,
+    typer.Option("--config", metavar="FILE", help="YAML file or bundled preset; repeatable, later ones win."),
+]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any config key, as in --set rl.kl_coef=0.1.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved config and stop; nothing is written.")]
+Run = Annotated[Path, typer.Option("--run", metavar="FOLDER", help="Run folder to create.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run from its latest checkpoint.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what the folder holds.")]
+Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed of everything random.")]
+Policy = Annotated[
+    str | None, typer.Option("--policy", metavar="POLICY", help="Bundled name (nano), policy folder or run folder.")
+]
+Out = Annotated[Path | None, typer.Option("--out", metavar="FOLDER", help="Folder for the results.")]
+Plugins = Annotated[
+    list[Path] | None, typer.Option("--plugin", metavar="FILE", help="Python file with rewards; repeatable.")
+]
+Workers = Annotated[int | None, typer.Option("--workers", metavar="N", help="Ray workers that score; 0 uses this process.")]
+Expression = Annotated[
+    str | None,
+    typer.Option("--reward", metavar="EXPRESSION", help="Such as novelty+bandgap or '0.5*novelty + bandgap(target=2)'."),
+]
+
+
+@app.command()
+def pretrain(
+    run: Run,
+    data: Annotated[Path | None, typer.Option("--data", metavar="PATH", help="CSV, parquet, extxyz, folder or zip.")] = None,
+    validation: Annotated[Path | None, typer.Option("--validation", metavar="PATH", help="Held-out structures.")] = None,
+    preset: Annotated[
+        Literal["nano", "base", "large"] | None, typer.Option("--preset", metavar="nano|base|large", help="Size of the policy.")
+    ] = None,
+    seed: Seed = None,
+    config: Configs = None,
+    sets: Sets = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Train a policy on crystal structures by next-token prediction."""
+    from materium_rl.config import PretrainConfig, load_config
+    from materium_rl.runs import check_run_folder
+
+    files = [*_resumed(run, resume), *([f"pretrain_{preset}"] if preset else []), *(config or [])]
+    overrides = {"data": data, "validation_data": validation, "seed": seed}
+    settings = load_config(PretrainConfig, files, overrides, sets or [])
+    _check_exists(settings.data, "--data")
+    if settings.validation_data:
+        _check_exists(settings.validation_data, "--validation")
+    check_run_folder(run, resume=resume, overwrite=overwrite)
+    if dry_run:
+        return _print_config(settings)
+
+    from materium_rl.pretrain import pretrain as train
+
+    train(settings, run, resume, overwrite)
+
+
+@app.command()
+def finetune(
+    run: Run,
+    policy: Policy = None,
+    reward: Expression = None,
+    gate: Annotated[
+        list[str] | None,
+        typer.Option("--gate", metavar="REWARD", help="Reward that multiplies the sum; repeatable, 'none' switches all off."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", metavar="N", help="Optimizer steps.")] = None,
+    seed: Seed = None,
+    plugin: Plugins = None,
+    workers: Workers = None,
+    ray_address: Annotated[
+        str | None, typer.Option("--ray-address", metavar="ADDRESS", help="Ray cluster to join.")
+    ] = None,
+    config: Configs = None,
+    sets: Sets = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Fine-tune a policy with reinforcement learning against rewards on its crystals."""
+    from materium_rl.config import FinetuneConfig, load_config
+    from materium_rl.resources import policy_path
+    from materium_rl.runs import check_run_folder
+
+    overrides = {
+        "policy": policy,
+        "seed": seed,
+        "rl.steps": steps,
+        "reward.expression": reward,
+        "reward.gates": _gates(gate),
+        "reward.plugins": plugin or None,
+        "reward.workers": workers,
+        "reward.ray_address": ray_address,
+    }
+    files = [*_resumed(run, resume), *(config or [])]
+    settings = load_config(FinetuneConfig, files, overrides, sets or [])
+    policy_path(settings.policy)
+    _check_rewards(settings.reward)
+    check_run_folder(run, resume=resume, overwrite=overwrite)
+    if dry_run:
+        return _print_config(settings)
+
+    from materium_rl.rl.finetune import finetune as train
+
+    train(settings, run, resume, overwrite)
+
+
+@app.command()
+def generate(
+    policy: Policy = None,
+    n: Annotated[int | None, typer.Option("-n", "--number", metavar="N", help="Structures to sample.")] = None,
+    seed: Seed = None,
+    temperature: Annotated[float | None, typer.Option("--temperature", metavar="T", help="1 samples the policy as it is.")] = None,
+    out: Out = None,
+    config: Configs = None,
+    sets: Sets = None,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Sample crystals and write them as extxyz, parquet and CIF."""
+    from materium_rl.config import GenerateConfig, load_config
+    from materium_rl.resources import policy_path
+    from materium_rl.runs import check_output_folder
+
+    overrides = {"policy": policy, "n": n, "seed": seed, "temperature": temperature, "out": out}
+    settings = load_config(GenerateConfig, config or [], overrides, sets or [])
+    policy_path(settings.policy)
+    check_output_folder(settings.out, overwrite=overwrite)
+    if dry_run:
+        return _print_config(settings)
+
+    from materium_rl.policies.generate import generate as sample
+
+    sample(settings)
+
+
+@app.command()
+def compare(
+    policies: Annotated[
+        list[str] | None, typer.Argument(metavar="A B [C..]", help="Policies or run folders; the first is the baseline.")
+    ] = None,
+    n: Annotated[int | None, typer.Option("-n", "--number", metavar="N", help="Structures to sample from each.")] = None,
+    seed: Seed = None,
+    temperature: Annotated[float | None, typer.Option("--temperature", metavar="T", help="1 samples the policies as they are.")] = None,
+    reward: Expression = None,
+    plugin: Plugins = None,
+    workers: Workers = None,
+    out: Out = None,
+    config: Configs = None,
+    sets: Sets = None,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Sample several policies alike and report validity, stability, novelty and what it cost."""
+    from materium_rl.config import CompareConfig, load_config
+    from materium_rl.resources import policy_path
+    from materium_rl.runs import check_output_folder
+
+    overrides = {
+        "policies": policies or None,
+        "n": n,
+        "seed": seed,
+        "temperature": temperature,
+        "out": out,
+        "reward.expression": reward,
+        "reward.plugins": plugin or None,
+        "reward.workers": workers,
+    }
+    settings = load_config(CompareConfig, config or [], overrides, sets or [])
+    for name in settings.policies:
+        policy_path(name)
+    _check_rewards(settings.reward)
+    check_output_folder(settings.out, overwrite=overwrite)
+    if dry_run:
+        return _print_config(settings)
+
+    from materium_rl.evaluation.compare import compare as run_comparison
+
+    run_comparison(settings)
+
+
+@rewards_app.command("list")
+def list_rewards(plugin: Plugins = None) -> None:
+    """List every reward that can be named in an expression."""
+    from materium_rl.rewards.registry import available, load_plugin
+
+    for path in plugin or []:
+        load_plugin(path)
+    rows = [("name", "unit", "scope", "from")]
+    rows += [(r.name, r.unit or "-", r.scope, r.error or r.source) for r in available()]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    for row in rows:
+        typer.echo("  ".join([*(f"{cell:{width}}" for cell, width in zip(row, widths, strict=False)), row[3]]))
+
+
+@rewards_app.command("show")
+def show_reward(name: str, plugin: Plugins = None) -> None:
+    """Describe one reward: what it measures, its options and their defaults."""
+    from inspect import getdoc
+
+    from materium_rl.rewards.registry import find, load_plugin
+
+    for path in plugin or []:
+        load_plugin(path)
+    reward = find(name)
+    typer.echo(f"{reward.name}\n\n{getdoc(reward) or 'No description.'}\n")
+    facts = {"unit": reward.unit, "scope": reward.scope, "requires": ", ".join(reward.requires), "cite": reward.citation}
+    for key, value in facts.items():
+        if value:
+            typer.echo(f"{key}: {value}")
+    typer.echo("\noptions:" if reward.model_fields else "\nno options")
+    for option, field in reward.model_fields.items():
+        kind = getattr(field.annotation, "__name__", None) if isinstance(field.annotation, type) else None
+        default = "required" if field.is_required() else f"= {field.get_default(call_default_factory=True)!r}"
+        text = f"  {option}: {kind or str(field.annotation).replace('typing.', '')} {default}"
+        typer.echo(f"{text}  {field.description}" if field.description else text)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(f"materium-rl {__version__}")
+
+
+def main() -> None:
+    """Run the command line; errors made on purpose become one message and an exit code.
+
+    Exit codes: 0, 1 at run time, 2 usage or config, 130 interrupted.
+    """
+    try:
+        app()
+    except MateriumError as error:
+        _fail(str(error), 2 if isinstance(error, USAGE_ERRORS) else 1)
+    except OSError as error:  # disk full, no permission
+        _fail(str(error), 1)
+    except KeyboardInterrupt:
+        _fail("interrupted", INTERRUPTED)
+
+
+def _fail(message: str, code: int) -> None:
+    typer.echo(f"error: {message}", err=True)
+    sys.exit(code)
+
+
+def _print_config(config: Section) -> None:
+    from materium_rl.config import dump_config
+
+    typer.echo(dump_config(config), nl=False)
+
+
+def _resumed(run: Path, resume: bool) -> list[Path]:
+    """A resumed run starts from its own config, not from the defaults."""
+    from materium_rl.runs import check_run_folder
+
+    if not resume:
+        return []
+    check_run_folder(run, resume=True, overwrite=False)
+    return [run / "config.yaml"]
+
+
+def _gates(names: Sequence[str] | None) -> tuple[str, ...] | None:
+    if not names:
+        return None
+    if "none" in names:
+        if len(names) > 1:
+            raise ConfigError("--gate none cannot be combined with other gates")
+        return ()
+    return tuple(names)
+
+
+def _check_exists(path: Path, option: str) -> None:
+    if not path.exists():
+        raise ConfigError(f"{option}: no file or folder at {path}")
+
+
+def _check_rewards(config: RewardConfig) -> None:
+    """Build every reward once: unknown names, wrong options and wrong expressions end here."""
+    from materium_rl.rewards.expression import parse
+    from materium_rl.rewards.registry import create, load_plugin
+
+    for plugin in config.plugins:
+        load_plugin(plugin)
+    for text in (config.expression, *config.gates):
+        for term in parse(text):
+            create(term.name, term.options)
+
+
+if __name__ == "__main__":
+    main()

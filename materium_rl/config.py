@@ -1,0 +1,314 @@
+"""The typed config tree: load, override, save.
+
+Precedence: defaults < config files in the order given < named options < ``--set a.b=c``.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from materium_rl.errors import ConfigError
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+class Section(BaseModel):
+    """Base of every part of the tree: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+
+ConfigT = TypeVar("ConfigT", bound=Section)
+
+
+class TokenizerConfig(Section):
+    """How a crystal is written as tokens; the fields of ``tokenizer.TokenizerSettings``."""
+
+    oxidation: bool = Field(False, description="write the oxidation state into the species token")
+    site_order: Literal["electronegativity", "heavy_first", "light_first", "xyz", "random"] = "electronegativity"
+    grid: int = Field(960, ge=24, multiple_of=24, description="points of the periodic coordinate grid")
+    length_step: float = Field(0.01, gt=0, description="step of the cell lengths, Å")
+    length_range: tuple[float, float] = Field((1.5, 50.0), description="Å")
+    angle_step: float = Field(0.1, gt=0, description="step of the cell angles, degrees")
+    angle_range: tuple[float, float] = Field((59.0, 121.0), description="degrees; Niggli cells stay in 60..120")
+    max_sites: int = Field(20, ge=1, description="largest number of sites of the primitive cell")
+
+
+class ModelConfig(Section):
+    """Shape of the transformer."""
+
+    hidden_size: int = Field(256, ge=8)
+    layers: int = Field(6, ge=1)
+    heads: int = Field(8, ge=1)
+    intermediate_size: int = Field(688, ge=8, description="width of the gated feed-forward layer")
+    dropout: float = Field(0.1, ge=0, lt=1)
+    attention: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> Self:
+        if self.hidden_size % (2 * self.heads):
+            raise ValueError(
+                f"hidden_size {self.hidden_size} must be a multiple of twice the number of heads "
+                f"({self.heads}): rotary embeddings need an even width per head"
+            )
+        return self
+
+
+class TrainingConfig(Section):
+    """Next-token training."""
+
+    batch_size: int = Field(64, ge=1, description="structures per optimizer step")
+    epochs: int = Field(20, ge=1)
+    learning_rate: float = Field(1e-3, gt=0, description="peak, after warm-up; falls as a cosine")
+    warmup_steps: int = Field(200, ge=0)
+    weight_decay: float = Field(0.1, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    ema_decay: float = Field(0.999, ge=0, lt=1, description="0 switches the moving average off")
+    eval_every: int = Field(250, ge=1, description="optimizer steps between validations")
+    patience: int = Field(8, ge=1, description="validations without a better loss before stopping")
+    augment: float = Field(0.5, ge=0, le=1, description="share of structures written from an equivalent origin")
+    bf16: bool = Field(True, description="bf16 autocast")
+
+
+class PretrainConfig(Section):
+    """Everything that ``materium-rl pretrain`` needs."""
+
+    data: Path = Field(description="structures to train on: CSV, parquet, extxyz, a folder or a zip")
+    validation_data: Path | None = Field(None, description="without it a part of data is held out")
+    seed: int = Field(0, ge=0)
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+
+
+class RewardConfig(Section):
+    """What is rewarded, and who computes it."""
+
+    expression: str = "novelty+bandgap"
+    gates: tuple[str, ...] = Field(
+        ("validity", "stability"), description="rewards that multiply the sum; empty switches them off"
+    )
+    aggregation: Literal["sum", "geometric_mean", "minimum"] = "sum"
+    plugins: tuple[Path, ...] = Field((), description="Python files that define rewards")
+    workers: int = Field(0, ge=0, description="Ray workers; 0 scores in this process")
+    timeout: float = Field(120.0, gt=0, description="seconds for one chunk of structures in a worker")
+    ray_address: str | None = Field(None, description="cluster to join instead of starting Ray here")
+
+
+class RLConfig(Section):
+    """The update; names and meanings as in TRL."""
+
+    algorithm: Literal["grpo"] = "grpo"
+    steps: int = Field(60, ge=1)
+    batch_size: int = Field(128, ge=2, description="completions per step")
+    group_size: int = Field(32, ge=2, description="completions that share one baseline")
+    learning_rate: float = Field(2e-4, gt=0)
+    kl_coef: float = Field(0.04, ge=0, description="weight of the KL divergence from the reference policy")
+    clip_range: float = Field(0.2, gt=0)
+    num_iterations: int = Field(1, ge=1, description="updates per batch of completions")
+    loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo"] = "dapo"
+    max_grad_norm: float = Field(1.0, gt=0)
+    temperature: float = Field(1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _groups_fill_the_batch(self) -> Self:
+        if self.batch_size % self.group_size:
+            raise ValueError(
+                f"batch_size {self.batch_size} must be a multiple of group_size {self.group_size}"
+            )
+        return self
+
+
+class FinetuneConfig(Section):
+    """Everything that ``materium-rl finetune`` needs."""
+
+    policy: str = Field("nano", description="bundled name, policy folder or run folder")
+    seed: int = Field(0, ge=0)
+    checkpoint_every: int = Field(10, ge=1, description="steps between checkpoints")
+    keep_checkpoints: int = Field(2, ge=1)
+    reward: RewardConfig = RewardConfig()
+    rl: RLConfig = RLConfig()
+
+
+class GenerateConfig(Section):
+    """Everything that ``materium-rl generate`` needs."""
+
+    policy: str = "nano"
+    n: int = Field(100, ge=1, description="structures requested")
+    seed: int = Field(0, ge=0)
+    temperature: float = Field(1.0, gt=0)
+    batch_size: int = Field(128, ge=1)
+    out: Path = Path("generated")
+
+
+class CompareConfig(Section):
+    """Everything that ``materium-rl compare`` needs."""
+
+    policies: tuple[str, ...] = Field(min_length=2, description="the first one is the baseline")
+    n: int = Field(1024, ge=1, description="structures requested from each policy")
+    seed: int = Field(0, ge=0)
+    temperature: float = Field(1.0, gt=0)
+    batch_size: int = Field(128, ge=1)
+    out: Path = Path("comparison")
+    reward: RewardConfig = RewardConfig()
+
+
+def preset(name: str) -> Path:
+    """Return the path of a bundled preset, such as ``pretrain_nano``.
+
+    Raises:
+        ConfigError: If there is no such preset.
+    """
+    names = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+    if name not in names:
+        raise ConfigError(f"no preset {name!r}{_close(name, names)}; presets: {', '.join(names)}")
+    return CONFIGS / f"{name}.yaml"
+
+
+def load_config(
+    cls: type[ConfigT],
+    files: Sequence[str | Path] = (),
+    overrides: Mapping[str, Any] | None = None,
+    sets: Sequence[str] = (),
+) -> ConfigT:
+    """Build a config from all its sources.
+
+    Args:
+        cls: Root of the tree.
+        files: YAML files or names of bundled presets, later ones win.
+        overrides: Dotted key -> value of the named options; ``None`` means not given.
+        sets: ``"a.b=c"`` texts; c is read as YAML 1.2.
+
+    Raises:
+        ConfigError: If a file cannot be read, a key is unknown or a value is wrong.
+    """
+    tree: dict[str, Any] = {}
+    for file in files:
+        _merge(tree, read_yaml(config_file(file)))
+    for key, value in (overrides or {}).items():
+        if value is not None:
+            _assign(tree, key, value)
+    for text in sets:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"--set {text!r}: expected key=value, for example --set seed=1")
+        _assign(tree, key.strip(), _parse_yaml(value, f"--set {text!r}"))
+    try:
+        return cls.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(_explain(cls, error)) from None
+
+
+def config_file(name_or_path: str | Path) -> Path:
+    """Return an existing config file, or the bundled preset of that name."""
+    path = Path(name_or_path).expanduser()
+    if path.is_file():
+        return path
+    if path.suffix in {".yaml", ".yml"} or len(path.parts) > 1:
+        raise ConfigError(f"no config file at {path}; give a YAML file or the name of a preset")
+    return preset(str(name_or_path))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML 1.2 mapping (so 1e-5 is a number and No is a text)."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the config file {path}: {error}") from None
+    tree = _parse_yaml(text, str(path))
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected keys and values at the top, found {type(tree).__name__}")
+    return tree
+
+
+def dump_config(config: Section) -> str:
+    """Write a config as YAML, every field resolved."""
+    stream = io.StringIO()
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False
+    yaml.dump(config.model_dump(mode="json"), stream)
+    return stream.getvalue()
+
+
+def save_config(config: Section, path: Path) -> None:
+    """Save a config so that ``load_config(type(config), [path])`` returns an equal one."""
+    from materium_rl.files import atomic_path
+
+    with atomic_path(path) as temporary:
+        temporary.write_text(dump_config(config), encoding="utf-8")
+
+
+def _parse_yaml(text: str, where: str) -> Any:
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigError(f"{where}{line}: malformed YAML: {error.problem or error.context}") from None
+    except YAMLError as error:
+        raise ConfigError(f"{where}: malformed YAML: {' '.join(str(error).split())}") from None
+
+
+def _merge(tree: dict[str, Any], other: Mapping[str, Any]) -> None:
+    for key, value in other.items():
+        if isinstance(value, dict) and isinstance(tree.get(key), dict):
+            _merge(tree[key], value)
+        else:
+            tree[key] = value
+
+
+def _assign(tree: dict[str, Any], dotted: str, value: Any) -> None:
+    *sections, last = dotted.split(".")
+    for section in sections:
+        tree = tree.setdefault(section, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"cannot set {dotted!r}: {section!r} is a value, not a section")
+    tree[last] = value
+
+
+def _explain(cls: type[Section], error: ValidationError) -> str:
+    """Turn pydantic's report into one line per fault."""
+    faults = []
+    for fault in error.errors():
+        location = [str(part) for part in fault["loc"]]
+        key = ".".join(location)
+        if fault["type"] == "extra_forbidden":
+            faults.append(f"unknown key {key!r}{_close(location[-1], _keys_at(cls, location[:-1]))}")
+        elif fault["type"] == "missing":
+            faults.append(f"{key!r} is required; give it as an option, in a config file or by --set {key}=...")
+        else:
+            message = fault["msg"].removeprefix("Value error, ")
+            shown = "" if isinstance(fault["input"], dict | BaseModel) else f" (found {fault['input']!r})"
+            faults.append(f"{key or 'config'}: {message}{shown}")
+    return "\n".join(faults)
+
+
+def _keys_at(cls: type[BaseModel], location: Iterable[str]) -> list[str]:
+    """Names of the fields of the section at a location."""
+    for part in location:
+        annotation = cls.model_fields[part].annotation
+        sections = [c for c in (annotation, *get_args(annotation)) if _is_section(c)]
+        if not sections:
+            return []
+        cls = sections[0]
+    return list(cls.model_fields)
+
+
+def _is_section(annotation: object) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _close(name: str, names: Iterable[str]) -> str:
+    close = get_close_matches(name, list(names), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,73 @@
+"""Policy folders: config, weights and tokenizer in one place."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers.utils import logging as transformers_logging
+
+from materium_rl.config import ModelConfig
+from materium_rl.errors import PolicyError
+from materium_rl.policies.modeling import CrystalConfig, CrystalForCausalLM, crystal_config
+from materium_rl.resources import policy_path
+from materium_rl.tokenizer import CrystalCodec, CrystalTokenizer, TokenizerSettings, load_tokenizer
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A model with its codec and the folder that it came from."""
+
+    model: CrystalForCausalLM
+    codec: CrystalCodec
+    folder: Path
+
+
+def build_model(settings: TokenizerSettings, shape: ModelConfig) -> CrystalForCausalLM:
+    """A new policy with random weights (from torch's global generator)."""
+    config = crystal_config(
+        settings,
+        hidden_size=shape.hidden_size,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        intermediate_size=shape.intermediate_size,
+        dropout=shape.dropout,
+        attention_dropout=shape.dropout,
+    )
+    config._attn_implementation = shape.attention
+    return CrystalForCausalLM(config)
+
+
+def save_policy(model: CrystalForCausalLM, settings: TokenizerSettings, folder: Path) -> None:
+    """Write a complete policy folder (config, safetensors, tokenizer)."""
+    transformers_logging.disable_progress_bar()
+    model.save_pretrained(folder)
+    CrystalTokenizer(settings).save_pretrained(folder)
+
+
+def load_policy(name_or_folder: str | Path, *, device: str | torch.device = "cpu") -> Policy:
+    """Load a policy by bundled name, policy folder or run folder, ready for inference (fp32, eval).
+
+    Raises:
+        ConfigError: Nothing of that name.
+        PolicyError: The folder is incomplete, or its tokenizer does not fit the weights.
+    """
+    folder = policy_path(name_or_folder)
+    settings = load_tokenizer(folder).token_settings
+    transformers_logging.disable_progress_bar()
+    try:
+        config = CrystalConfig.from_pretrained(folder)
+        model = CrystalForCausalLM.from_pretrained(folder, config=config, dtype=torch.float32)
+    except (OSError, ValueError, RuntimeError, json.JSONDecodeError) as error:
+        raise PolicyError(
+            f"cannot load the policy in {folder}: {error}; expected a folder made by materium-rl pretrain "
+            "or finetune"
+        ) from error
+    if TokenizerSettings.model_validate(config.token_settings) != settings:
+        raise PolicyError(
+            f"{folder}: tokenizer_config.json and config.json were made for different token settings; "
+            "use both files of the same policy"
+        )
+    return Policy(model.to(device).eval(), CrystalCodec(settings), folder)

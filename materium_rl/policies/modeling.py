@@ -1,0 +1,251 @@
+"""The crystal policy: Llama layers, numeric token embeddings, the grammar inside forward."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin
+from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.models.llama.configuration_llama import LlamaConfig
+from transformers.models.llama.modeling_llama import (
+    LlamaAttention,
+    LlamaDecoderLayer,
+    LlamaMLP,
+    LlamaModel,
+    LlamaPreTrainedModel,
+)
+
+from materium_rl.grammar import Grammar, Group, Slot, TokenLayout
+from materium_rl.tokenizer import TokenizerSettings
+
+MASKED_LOGIT = -1e4
+"""Logit of a token that the grammar forbids; finite, since 0 * -inf is NaN in an entropy."""
+
+
+class CrystalConfig(LlamaConfig):
+    """Llama configuration with the token settings and the dropout of the crystal policy.
+
+    Args:
+        token_settings: ``TokenizerSettings`` as a dict; fixes the grammar and the vocabulary.
+        dropout: Dropout after the embedding, each attention block and each MLP.
+    """
+
+    model_type = "crystal"
+    auto_map: ClassVar[dict[str, str]] = {}
+    """TRL reads this class attribute of every config."""
+
+    token_settings: dict[str, Any] | None = None
+    dropout: float = 0.0
+
+    def layout(self) -> TokenLayout:
+        """Token id ranges of this policy."""
+        return TokenizerSettings.model_validate(self.token_settings).layout()
+
+
+def crystal_config(settings: TokenizerSettings, **llama: Any) -> CrystalConfig:
+    """Build a configuration whose vocabulary and length limit follow the token settings."""
+    layout = settings.layout()
+    return CrystalConfig(
+        token_settings=settings.model_dump(mode="json"),
+        vocab_size=layout.vocab_size,
+        max_position_embeddings=2 + layout.max_completion_length,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=4,
+        tie_word_embeddings=True,
+        **llama,
+    )
+
+
+class _Attention(LlamaAttention):
+    def __init__(self, config: CrystalConfig, layer_idx: int) -> None:
+        super().__init__(config, layer_idx)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        output, weights = super().forward(*args, **kwargs)
+        return self.dropout(output), weights
+
+
+class _MLP(LlamaMLP):
+    def __init__(self, config: CrystalConfig) -> None:
+        super().__init__(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast("Tensor", self.dropout(super().forward(x)))
+
+
+class _DecoderLayer(LlamaDecoderLayer):
+    def __init__(self, config: CrystalConfig, layer_idx: int) -> None:
+        super().__init__(config, layer_idx)
+        self.self_attn = _Attention(config, layer_idx)
+        self.mlp = _MLP(config)
+
+
+class _CrystalModel(LlamaModel):
+    config_class = CrystalConfig
+
+    def __init__(self, config: CrystalConfig) -> None:
+        super().__init__(config)
+        self.layers = nn.ModuleList([_DecoderLayer(config, i) for i in range(config.num_hidden_layers)])
+        self.post_init()
+
+
+def _waves(values: Tensor, shortest: float, longest: float, count: int) -> Tensor:
+    """Sines and cosines of (n,) values at ``count`` wavelengths in geometric steps: (n, 2 * count)."""
+    wavelengths = torch.logspace(math.log10(shortest), math.log10(longest), count, dtype=torch.float64)
+    phase = 2 * math.pi * values.double()[:, None] / wavelengths[None, :]
+    return torch.cat([phase.cos(), phase.sin()], dim=1)
+
+
+def numeric_features(layout: TokenLayout) -> Tensor:
+    """Fourier features of the number behind each numeric token: (V, F), zero for other tokens."""
+    fraction = torch.arange(layout.grid, dtype=torch.float64) / layout.grid
+    harmonics = torch.tensor([*range(1, 13), 16, 20, 24, 32, 48], dtype=torch.float64)
+    phase = 2 * math.pi * fraction[:, None] * harmonics[None, :]
+    length = layout.length_min + layout.length_step * torch.arange(layout.n_lengths)
+    angle = layout.angle_min + layout.angle_step * torch.arange(layout.n_angles)
+    blocks = [
+        torch.cat([phase.cos(), phase.sin()], dim=1),
+        _waves(length, shortest=0.1, longest=80.0, count=20),
+        _waves(angle, shortest=1.0, longest=120.0, count=12),
+    ]
+    numeric = torch.block_diag(*blocks)
+    other = torch.zeros((layout.coordinate_start, numeric.shape[1]), dtype=torch.float64)
+    return torch.cat([other, numeric]).float()
+
+
+class CrystalForCausalLM(LlamaPreTrainedModel, GenerationMixin):
+    """Autoregressive crystal policy.
+
+    A token's embedding is a free vector plus a linear map of the Fourier features of its number; the
+    output layer uses the same vectors. An embedding of the next slot (species, x, y, ..., gamma) is
+    added to each input. Forward masks every token that the grammar forbids, so log-probabilities are
+    those of the constrained policy on every path: teacher-forced, cached, sampled.
+    """
+
+    config_class = CrystalConfig
+    _tied_weights_keys: dict[str, str] = {}  # noqa: RUF012 (the output layer is computed, not stored)
+
+    def __init__(self, config: CrystalConfig) -> None:
+        super().__init__(config)
+        self.model = _CrystalModel(config)
+        layout = config.layout()
+        self._features = None
+        self._grammar: Grammar | None = None
+        self.number_embedding = nn.Linear(numeric_features(layout).shape[1], config.hidden_size, bias=False)
+        self.slot_embedding = nn.Embedding(len(Slot), config.hidden_size)
+        self.embedding_dropout = nn.Dropout(config.dropout)
+        self.post_init()
+
+    @property
+    def grammar(self) -> Grammar:
+        """The grammar of this policy, on the device of its weights."""
+        if self._grammar is None or self._grammar.allowed.device != self.device:
+            self._grammar = Grammar(self.config.layout()).to(self.device)
+        return self._grammar
+
+    def token_vectors(self) -> Tensor:
+        """Embedding of every token, shape (V, hidden)."""
+        if self._features is None or self._features.device != self.device:
+            self._features = numeric_features(self.config.layout()).to(self.device)
+        return self.model.embed_tokens.weight + self.number_embedding(self._features)
+
+    def embed(self, input_ids: Tensor, states: Tensor, vectors: Tensor) -> Tensor:
+        """Input vectors: (B, T), states after each token (B, T, 3), (V, hidden) -> (B, T, hidden)."""
+        slots = self.slot_embedding(self.grammar.slot[states[..., 0]])
+        return cast("Tensor", self.embedding_dropout(nn.functional.embedding(input_ids, vectors) + slots))
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        grammar_states: Tensor | None = None,
+        labels: Tensor | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Masked logits of the next token.
+
+        Args:
+            input_ids: Token ids (B, T); without ``grammar_states`` they must start at ``[SOS]``.
+            attention_mask: 1 for tokens to attend to, (B, T).
+            grammar_states: State after each input token (B, T, 3); needed when a cache holds the past.
+            labels: Targets (B, T), -100 ignored; gives the mean loss in nats per token.
+            logits_to_keep: Number of last positions whose logits are wanted, 0 for all.
+            **kwargs: Passed to the Llama layers (``past_key_values``, ``use_cache``, ``position_ids``).
+
+        Returns:
+            Logits (B, T, V), fp32, forbidden tokens at ``MASKED_LOGIT``.
+        """
+        states = self.grammar.scan(input_ids) if grammar_states is None else grammar_states
+        vectors = self.token_vectors()
+        outputs = self.model(
+            inputs_embeds=self.embed(input_ids, states, vectors), attention_mask=attention_mask, **kwargs
+        )
+        keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = (outputs.last_hidden_state[:, keep] @ vectors.T).float()
+        logits = logits.masked_fill(~self.grammar.mask(states[:, keep]), MASKED_LOGIT)
+        loss = None
+        if labels is not None:
+            loss = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=outputs.past_key_values)
+
+    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
+        """Add the grammar states of the tokens that this step feeds."""
+        inputs: dict[str, Any] = super().prepare_inputs_for_generation(input_ids, **kwargs)
+        fed = inputs["input_ids"].shape[1]
+        inputs["grammar_states"] = self.grammar.scan(input_ids)[:, -fed:]
+        return inputs
+
+    def group_logits(self, hidden: Tensor, states: Tensor, group: Group, vectors: Tensor) -> Tensor:
+        """Masked logits over the range of one group: (R, hidden), (R, 3) -> (R, range), fp32.
+
+        The grammar allows no token outside the range, so a softmax over it equals the full one.
+        """
+        low, high = self.grammar.token_range(group)
+        logits = (hidden @ vectors[low:high].T).float()
+        return logits.masked_fill(~self.grammar.group_mask(states, group), MASKED_LOGIT)
+
+    def token_log_probs(
+        self, input_ids: Tensor, *, temperature: float = 1.0, first: int = 1
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of given tokens and entropies of their distributions.
+
+        Works group by group (species, coordinate, length, angle), so that no (B, T, V) tensor is made.
+
+        Args:
+            input_ids: Whole sequences (B, T) from ``[SOS]``, right-padded.
+            temperature: Sampling temperature that the logits are divided by.
+            first: Index of the first token that is scored, at least 1.
+
+        Returns:
+            Log-probabilities and entropies in nats, each (B, T - first); 0 for forced and pad tokens.
+        """
+        states = self.grammar.scan(input_ids)
+        vectors = self.token_vectors()
+        hidden = self.model(inputs_embeds=self.embed(input_ids, states, vectors), use_cache=False)
+        before = slice(first - 1, input_ids.shape[1] - 1)
+        hidden, states, targets = hidden.last_hidden_state[:, before], states[:, before], input_ids[:, first:]
+        groups = self.grammar.group[states[..., 0]]
+        log_probs = torch.zeros(targets.shape, dtype=torch.float32, device=targets.device)
+        entropies = torch.zeros_like(log_probs)
+        for group in Group:
+            rows = groups == group
+            if group is Group.FORCED or not bool(rows.any()):
+                continue
+            logits = self.group_logits(hidden[rows], states[rows], group, vectors)
+            distribution = torch.log_softmax(logits / temperature, dim=-1)
+            low, _ = self.grammar.token_range(group)
+            chosen = distribution.gather(1, (targets[rows] - low)[:, None])[:, 0]
+            log_probs = log_probs.masked_scatter(rows, chosen)
+            entropies = entropies.masked_scatter(rows, -(distribution.exp() * distribution).sum(-1))
+        return log_probs, entropies
+
+
+AutoConfig.register("crystal", CrystalConfig)
+AutoModelForCausalLM.register(CrystalConfig, CrystalForCausalLM)

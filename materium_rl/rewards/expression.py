@@ -1,0 +1,199 @@
+"""Reward expressions: ``0.5*novelty + bandgap(target=2.0, width=0.3)``.
+
+The text is read with Python's own parser and walked over a whitelist; nothing in it is evaluated.
+
+Grammar::
+
+    expression = term ("+" term)*
+    term       = [weight "*"] reward | reward "*" weight
+    reward     = name | name "(" option "=" literal, ... ")"
+    name       = identifier | "file.py:Class" (quoted) | "file.py:function" (quoted)
+    literal    = number | string | True | False | None | [literal, ...]
+
+A weight of 0 makes a monitor: measured and recorded, no part of the reward.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import warnings
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from materium_rl.errors import ConfigError
+
+_MAX_LENGTH = 4000
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One summand of a reward expression.
+
+    Args:
+        name: Registered reward name, or ``file.py:Class`` / ``file.py:function``.
+        options: Options as written (plain Python literals).
+        weight: Finite and not negative; 0 makes a monitor.
+    """
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    weight: float = 1.0
+
+
+def parse(text: str) -> list[Term]:
+    """Read a reward expression.
+
+    Returns:
+        The terms in the order written.
+
+    Raises:
+        ConfigError: With a caret under the offending column and the reason.
+    """
+    return _Reader(text).read()
+
+
+def format_expression(terms: list[Term] | tuple[Term, ...]) -> str:
+    """Write terms as canonical text, such that ``parse`` gives the same terms back."""
+    return " + ".join(_format_term(term) for term in terms)
+
+
+def _format_term(term: Term) -> str:
+    name = term.name if term.name.isidentifier() else repr(term.name)
+    options = ", ".join(f"{key}={value!r}" for key, value in term.options.items())
+    call = f"{name}({options})" if options else name
+    weight = repr(float(term.weight)).removesuffix(".0")
+    return call if weight == "1" else f"{weight}*{call}"
+
+
+class _Reader:
+    """Walks the syntax tree of one expression and remembers the text for error messages."""
+
+    def __init__(self, text: str) -> None:
+        self.text = " ".join(text.splitlines()).strip()
+
+    def read(self) -> list[Term]:
+        if not self.text:
+            raise ConfigError("the reward expression is empty; expected for example novelty+bandgap")
+        if len(self.text) > _MAX_LENGTH:
+            raise ConfigError(f"the reward expression is longer than {_MAX_LENGTH} characters")
+        terms: list[Term] = []
+        for node in self._summands(self._tree()):
+            term = self._term(node)
+            if any(term.name == other.name for other in terms):
+                self._refuse(node, f"{term.name!r} appears twice; write each reward once, with its weight")
+            terms.append(term)
+        return terms
+
+    def _tree(self) -> ast.expr:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # "str object is not callable", invalid escapes
+                return ast.parse(self.text, mode="eval").body
+        except SyntaxError as error:
+            column = min(max((error.offset or 1) - 1, 0), len(self.text))
+            reason = f"not a reward expression ({error.msg})"
+            if ".py:" in self.text:
+                reason += '; a file needs quotes: "my_rewards.py:Hardness"(target=30)'
+            self._refuse_at(column, reason)
+        except (ValueError, RecursionError, MemoryError) as error:
+            raise ConfigError(f"cannot read the reward expression: {error}") from None
+
+    def _summands(self, node: ast.expr) -> list[ast.expr]:
+        stack, found = [node], []
+        while stack:
+            current = stack.pop()
+            if isinstance(current, ast.BinOp) and isinstance(current.op, ast.Add):
+                stack += [current.right, current.left]
+            else:
+                found.append(current)
+        return found
+
+    def _term(self, node: ast.expr) -> Term:
+        if isinstance(node, ast.BinOp):
+            return self._weighted(node)
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            self._refuse(node, "a weight cannot be negative; turn the reward's own curve round instead")
+        if isinstance(node, ast.Call):
+            return Term(self._name(node.func), self._options(node))
+        return Term(self._name(node))
+
+    def _weighted(self, node: ast.BinOp) -> Term:
+        if isinstance(node.op, ast.Sub):
+            self._refuse(node.right, "rewards are added, not subtracted; a weight cannot be negative")
+        if not isinstance(node.op, ast.Mult):
+            self._refuse(node, "only + between rewards and * between a weight and a reward are allowed")
+        left, right = node.left, node.right
+        if _is_number(right) and not _is_number(left):
+            left, right = right, left
+        if not _is_number(left):
+            self._refuse(left, "expected a number before *; rewards are combined with +")
+        if isinstance(right, ast.BinOp):
+            self._refuse(right, "a weight belongs to one reward; write 0.5*a + 0.5*b")
+        weight = self._number(left)
+        if weight < 0:
+            self._refuse(left, "a weight cannot be negative; turn the reward's own curve round instead")
+        term = self._term(right)
+        return Term(term.name, term.options, weight)
+
+    def _name(self, node: ast.expr) -> str:
+        if isinstance(node, ast.Name):
+            return node.id
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            path, _, attribute = node.value.rpartition(":")
+            if path.endswith(".py") and attribute.isidentifier():
+                return node.value
+            self._refuse(node, "a quoted reward must read file.py:Class or file.py:function")
+        if isinstance(node, ast.Constant):
+            self._refuse(node, "expected a reward, found a plain value")
+        self._refuse(node, f"{_describe(node)} is not allowed here; expected a reward name")
+
+    def _options(self, node: ast.Call) -> dict[str, Any]:
+        if node.args:
+            self._refuse(node.args[0], "options are written as name=value")
+        options: dict[str, Any] = {}
+        for keyword in node.keywords:
+            if keyword.arg is None:
+                self._refuse(keyword.value, "** is not allowed; write each option as name=value")
+            if keyword.arg in options:
+                self._refuse(keyword.value, f"option {keyword.arg!r} is given twice")
+            options[keyword.arg] = self._literal(keyword.value)
+        return options
+
+    def _literal(self, node: ast.expr) -> Any:
+        if isinstance(node, ast.List):
+            return [self._literal(item) for item in node.elts]
+        if _is_number(node):
+            self._number(node)
+            return ast.literal_eval(node)
+        if isinstance(node, ast.Constant) and (node.value is None or isinstance(node.value, bool | str)):
+            return node.value
+        self._refuse(node, f"{_describe(node)} is not allowed; an option is a number, text, True, False, "
+                     "None or a list of these")
+
+    def _number(self, node: ast.expr) -> float:
+        try:
+            value = float(ast.literal_eval(node))
+        except OverflowError:
+            value = math.inf
+        if not math.isfinite(value):
+            self._refuse(node, "the number is not finite")
+        return value
+
+    def _refuse(self, node: ast.expr, reason: str) -> NoReturn:
+        line = self.text.encode()
+        self._refuse_at(len(line[: node.col_offset].decode()), reason)
+
+    def _refuse_at(self, column: int, reason: str) -> NoReturn:
+        raise ConfigError(f"wrong reward expression: {reason}\n  {self.text}\n  {' ' * column}^")
+
+
+def _is_number(node: ast.expr) -> bool:
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
+        node = node.operand
+    return isinstance(node, ast.Constant) and type(node.value) in (int, float)
+
+
+def _describe(node: ast.expr) -> str:
+    names = {ast.Attribute: "attribute access", ast.Call: "a function call", ast.Lambda: "lambda"}
+    return names.get(type(node), type(node).__name__.lower())

@@ -1,0 +1,221 @@
+"""Run rewards on one chunk of structures and turn whatever they answer into outcomes.
+
+This is what a worker does; it knows nothing of weights, gates' arithmetic or processes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import numbers
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from materium_rl.errors import MateriumError, RewardError
+from materium_rl.rewards import registry, shared
+from materium_rl.rewards.base import Failure, Invalid, Measurement, Result, Reward
+from materium_rl.rewards.expression import Term
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+RESERVED_COLUMNS = ("value", "score", "uncertainty", "contribution", "outcome", "reason")
+
+_PROVIDER_MODULES = {"prototype": "materium_rl.rewards.prototypes"}
+_PLAIN = (str, int, float, bool, type(None))
+
+
+class Part(NamedTuple):
+    """A piece of a plan that can run on its own: one reward or one shared label."""
+
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What every worker does with every structure; small and picklable.
+
+    Args:
+        terms: Structure-scope rewards in the order of evaluation.
+        screens: Names of rewards that run first; what does not pass them is not measured further.
+        shared: Names of shared work whose results are sent back as labels.
+        plugins: Plugin files to load first.
+    """
+
+    terms: tuple[Term, ...]
+    screens: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
+    plugins: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Sample:
+    """What one structure got: results by reward name (none where skipped), labels by shared name."""
+
+    results: dict[str, Result] = field(default_factory=dict)
+    labels: dict[str, Any] = field(default_factory=dict)
+
+    def merge(self, other: Sample) -> None:
+        """Take over the results of another part of the plan."""
+        self.results.update(other.results)
+        self.labels.update(other.labels)
+
+
+class Measurer:
+    """The rewards of a plan, built and loaded in this process."""
+
+    def __init__(self, plan: Plan) -> None:
+        for path in plan.plugins:
+            registry.load_plugin(path)
+        self.plan = plan
+        built = [registry.create(term.name, term.options) for term in plan.terms]
+        self.rewards = {reward.name: reward for reward in built}
+        self.parts = [Part("term", name) for name in self.rewards]
+        self.parts += [Part("label", name) for name in plan.shared]
+
+    def load(self) -> None:
+        """Load every reward and the providers of shared work.
+
+        Raises:
+            RewardError: Names the reward and the cause.
+        """
+        for reward in self.rewards.values():
+            load_reward(reward)
+        for name in self.plan.shared:
+            import_provider(name)
+
+    def measure(self, structures: Sequence[Structure], part: Part | None = None) -> list[Sample]:
+        """Measure a chunk of N structures.
+
+        Args:
+            structures: N structures without oxidation states.
+            part: Run the screens and this part only; None runs the whole plan.
+
+        Returns:
+            N samples in the same order.
+        """
+        samples = [Sample() for _ in structures]
+        passed = list(range(len(structures)))
+        with shared.sharing():
+            for name in self.plan.screens:
+                self._term(name, structures, passed, samples)
+                passed = [i for i in passed if isinstance(samples[i].results[name], Measurement)]
+            for kind, name in self.parts if part is None else [part]:
+                if kind == "label":
+                    self._label(name, structures, passed, samples)
+                elif name not in self.plan.screens:
+                    self._term(name, structures, passed, samples)
+        return samples
+
+    def _term(
+        self, name: str, structures: Sequence[Structure], indices: list[int], samples: list[Sample]
+    ) -> None:
+        for i, result in zip(
+            indices, call(self.rewards[name], [structures[i] for i in indices]), strict=True
+        ):
+            samples[i].results[name] = result
+
+    def _label(
+        self, name: str, structures: Sequence[Structure], indices: list[int], samples: list[Sample]
+    ) -> None:
+        for i, label in zip(indices, _provide(name, [structures[i] for i in indices]), strict=True):
+            samples[i].labels[name] = label
+
+
+def _provide(name: str, structures: Sequence[Structure]) -> list[Any]:
+    """Shared work on N structures; where it raises, a ``Failure`` for the culprit alone."""
+    try:
+        return shared.PROVIDERS[name](structures)
+    except Exception as error:  # noqa: BLE001 (worker boundary)
+        if len(structures) > 1:
+            return [_provide(name, [structure])[0] for structure in structures]
+        return [Failure(f"{name}: {type(error).__name__}: {error}")]
+
+
+def load_reward(reward: Reward) -> None:
+    """Load one reward and check that the shared work it names exists.
+
+    Raises:
+        RewardError: Names the reward and the cause.
+    """
+    try:
+        reward.load()
+    except (Exception, SystemExit) as error:  # noqa: BLE001 (worker boundary)
+        cause = str(error) if isinstance(error, MateriumError) else f"{type(error).__name__}: {error}"
+        raise RewardError(f"reward {reward.name!r} cannot be loaded: {cause}") from error
+    for name in reward.requires:
+        try:
+            import_provider(name)
+        except RewardError as error:
+            raise RewardError(f"reward {reward.name!r} cannot be loaded: {error}") from error
+
+
+def import_provider(name: str) -> None:
+    """Make sure that the provider of shared work ``name`` is registered."""
+    if name not in shared.PROVIDERS and name in _PROVIDER_MODULES:
+        importlib.import_module(_PROVIDER_MODULES[name])
+    if name not in shared.PROVIDERS:
+        known = [*shared.PROVIDERS, *_PROVIDER_MODULES]
+        raise RewardError(registry.unknown("shared work", name, sorted(set(known))))
+
+
+def call(reward: Reward, structures: Sequence[Structure], *, retry: bool = True) -> list[Result]:
+    """Measure N structures with one reward; whatever it does, N outcomes come back.
+
+    A wrong number of answers fails all N. An exception fails the structure that causes it: the others
+    are measured again one by one, unless ``retry`` is off (a reward with a memory must not run twice).
+    """
+    if not structures:
+        return []
+    try:
+        answers = reward.measure(structures)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 (worker boundary)
+        if retry and len(structures) > 1:
+            return [call(reward, [structure])[0] for structure in structures]
+        return [Failure(f"raised {type(error).__name__}: {error}")] * len(structures)
+    if not isinstance(answers, list | tuple | np.ndarray):
+        reason = f"returned {type(answers).__name__}; expected a list with one result per structure"
+        return [Failure(reason)] * len(structures)
+    if len(answers) != len(structures):
+        reason = f"returned {len(answers)} results for {len(structures)} structures"
+        return [Failure(reason)] * len(structures)
+    return [checked(answer) for answer in answers]
+
+
+def checked(answer: object) -> Result:
+    """Accept a result or a plain finite number; anything else is a failure."""
+    if isinstance(answer, Invalid | Failure):
+        return answer
+    given = answer if isinstance(answer, Measurement) else Measurement(answer)  # type: ignore[arg-type]
+    value, uncertainty = _number(given.value), _number(given.uncertainty)
+    if value is None:
+        return Failure(f"returned {type(given.value).__name__} {given.value!r:.60}; expected a number")
+    if not math.isfinite(value):
+        return Failure(f"returned {value}; expected a finite number")
+    if given.uncertainty is not None and (uncertainty is None or not 0 <= uncertainty < math.inf):
+        return Failure(f"returned an uncertainty of {given.uncertainty!r:.60}")
+    details = {key: _plain(item) for key, item in given.details.items()}
+    for key, item in details.items():
+        if key in RESERVED_COLUMNS or not isinstance(item, _PLAIN):
+            return Failure(
+                f"returned the detail {key!r} of type {type(item).__name__}; expected plain str, int, float "
+                f"or bool under a name other than {', '.join(RESERVED_COLUMNS)}"
+            )
+    return Measurement(value, uncertainty, details)
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, numbers.Real | np.bool_):
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf
+    return None
+
+
+def _plain(value: object) -> object:
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,249 @@
+"""The known structures that novelty is measured against.
+
+Two sources. Of the Materials Project at large only the reduced formulas are bundled (as 64-bit
+hashes). Of the training structures everything a comparison needs is: formulas, prototype and
+framework labels, fingerprints, and the cells themselves (coordinates to 1/65536 of a cell edge).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from materium_rl.errors import AssetError
+from materium_rl.rewards.base import Invalid
+from materium_rl.rewards.fingerprint import N_ALL, SIZE, Fingerprint, fingerprints
+from materium_rl.rewards.prototypes import Prototype, prototypes
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+ASSET = "references.npz"
+SAME_FINGERPRINT = 0.01
+"""Two structures of one formula and one prototype label are the same below this distance, without
+asking StructureMatcher; fifty times below where it stops matching."""
+_GRID = 65536
+_TEXTS = ("material_id", "formula", "family_formula")
+_CODED = ("label", "merged_label", "framework_label", "merged_anonymous_formula")
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Nearest:
+    """A reference and its fingerprint distance, in units of (volume per atom)^(1/3)."""
+
+    row: int
+    material_id: str
+    formula: str
+    distance: float
+
+
+class ReferenceIndex:
+    """Known formulas, prototypes and structures; R reference structures in all.
+
+    Args:
+        arrays: What ``build_arrays`` returned, or the content of the bundled asset.
+    """
+
+    def __init__(self, arrays: Arrays) -> None:
+        self._formula_hashes = arrays["formula_hashes"]
+        self.material_ids = _unpack(arrays["material_id"])
+        self.formulas = _unpack(arrays["formula"])
+        self.family_formulas = _unpack(arrays["family_formula"])
+        columns = {name: _decode(arrays, name) for name in _CODED}
+        self._labels = columns["label"]
+        self._known_labels = set(columns["label"]) | set(columns["merged_label"])
+        self._known_frameworks = set(columns["framework_label"])
+        self._known_substitutions = set(zip(columns["merged_label"], self.family_formulas, strict=True))
+        self._rows_of_formula = _rows(self.formulas)
+        self._rows_of_anonymous = _rows(columns["merged_anonymous_formula"])
+        self._fingerprints = arrays["fingerprints"].astype(np.float32)
+        self._lattices, self._coords, self._numbers = arrays["lattices"], arrays["coords"], arrays["numbers"]
+        self._first_site = np.concatenate([[0], np.cumsum(arrays["n_sites"], dtype=np.int64)])
+        self._structures: dict[int, Structure] = {}
+
+    def __len__(self) -> int:
+        return len(self.material_ids)
+
+    @classmethod
+    def load(cls, path: Path) -> ReferenceIndex:
+        """Read an index that ``scripts/build_references.py`` wrote.
+
+        Raises:
+            AssetError: If the file is no such index, or one of another version.
+        """
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        if "fingerprints" not in arrays or arrays["fingerprints"].shape[1:] != (SIZE,):
+            raise AssetError(
+                f"{path} is not a reference index of this version; rebuild it with scripts/build_references.py"
+            )
+        return cls(arrays)
+
+    @classmethod
+    def bundled(cls) -> ReferenceIndex:
+        """The index that comes with the package, read once per process."""
+        return _bundled()
+
+    @classmethod
+    def from_structures(
+        cls, structures: Sequence[Structure], material_ids: Sequence[str], formulas: Iterable[str] = ()
+    ) -> ReferenceIndex:
+        """Index structures of one's own; ``formulas`` are further known reduced formulas."""
+        return cls(build_arrays(structures, material_ids, formulas))
+
+    def known_formula(self, reduced_formula: str) -> bool:
+        """Whether the reduced formula is in the Materials Project or among the R references."""
+        value = formula_hash(reduced_formula)
+        place = int(np.searchsorted(self._formula_hashes, value))
+        return place < len(self._formula_hashes) and bool(self._formula_hashes[place] == value)
+
+    def known_prototype(self, prototype: Prototype) -> bool:
+        """Whether a reference has this prototype, all rare earths being one element."""
+        return prototype.merged_label in self._known_labels
+
+    def known_framework(self, prototype: Prototype) -> bool:
+        """Whether a reference has this arrangement of sites, all elements being one."""
+        return prototype.framework_label in self._known_frameworks
+
+    def known_substitution(self, prototype: Prototype) -> bool:
+        """Whether a reference of this prototype has each element from the same chemical family."""
+        return (prototype.merged_label, prototype.family_formula) in self._known_substitutions
+
+    def matches(
+        self, structure: Structure, prototype: Prototype, fingerprint: Fingerprint
+    ) -> Nearest | None:
+        """The reference that is the same structure, or None.
+
+        Same means what ``structures.structures_match`` says by its default tolerances. Only the
+        references of the same formula are asked, the nearest first.
+        """
+        from materium_rl.structures import structures_match
+
+        rows = self._rows_of_formula.get(prototype.formula)
+        if rows is None:
+            return None
+        distances = self._distances(fingerprint, rows, SIZE)
+        for place in np.argsort(distances, kind="stable"):
+            row, distance = int(rows[place]), float(distances[place])
+            certain = distance < SAME_FINGERPRINT and self._labels[row] == prototype.label
+            if certain or structures_match(structure, self.structure(row)):
+                return Nearest(row, self.material_ids[row], self.formulas[row], distance)
+        return None
+
+    def nearest(self, fingerprint: Fingerprint, prototype: Prototype | None = None) -> Nearest:
+        """Nearest reference by fingerprint (largest difference of any entry).
+
+        With a prototype: nearest among the references of its formula, else among those of its
+        anonymous formula, by the whole fingerprint. Without one, or where there is no such
+        reference: nearest of all R by the species-blind part alone.
+        """
+        rows = None
+        if prototype is not None:
+            rows = self._rows_of_formula.get(prototype.formula)
+            if rows is None:
+                rows = self._rows_of_anonymous.get(prototype.merged_anonymous_formula)
+        distances = self._distances(fingerprint, rows, N_ALL if rows is None else SIZE)
+        place = int(distances.argmin())
+        row = place if rows is None else int(rows[place])
+        return Nearest(row, self.material_ids[row], self.formulas[row], float(distances[place]))
+
+    def within(self, fingerprint: Fingerprint, prototype: Prototype, radius: float) -> list[int]:
+        """Rows of the same anonymous formula whose whole fingerprint is nearer than ``radius``."""
+        rows = self._rows_of_anonymous.get(prototype.merged_anonymous_formula)
+        if rows is None:
+            return []
+        return [int(row) for row in rows[self._distances(fingerprint, rows, SIZE) < radius]]
+
+    def structure(self, row: int) -> Structure:
+        """The reference structure of one row, as it was stored."""
+        if row not in self._structures:
+            from pymatgen.core import Element, Structure
+
+            sites = slice(int(self._first_site[row]), int(self._first_site[row + 1]))
+            elements = [Element.from_Z(int(number)) for number in self._numbers[sites]]
+            coords = self._coords[sites].astype(float) / _GRID
+            self._structures[row] = Structure(self._lattices[row].astype(float), elements, coords)
+        return self._structures[row]
+
+    def _distances(
+        self, fingerprint: Fingerprint, rows: NDArray[np.int64] | None, size: int
+    ) -> NDArray[np.float32]:
+        references = self._fingerprints if rows is None else self._fingerprints[rows]
+        return np.abs(references[:, :size] - fingerprint[:size]).max(axis=1)  # type: ignore[no-any-return]
+
+
+def build_arrays(
+    structures: Sequence[Structure], material_ids: Sequence[str], formulas: Iterable[str]
+) -> Arrays:
+    """Index R structures and further known reduced formulas.
+
+    Raises:
+        AssetError: If a structure is invalid or too thin to fingerprint; names its id.
+    """
+    found = prototypes(structures)
+    prints = fingerprints(structures)
+    for material_id, prototype, print_ in zip(material_ids, found, prints, strict=True):
+        if isinstance(prototype, Invalid) or print_ is None:
+            reason = prototype.reason if isinstance(prototype, Invalid) else "no fingerprint"
+            raise AssetError(f"reference {material_id} cannot be indexed: {reason}; remove it")
+    known = [prototype for prototype in found if isinstance(prototype, Prototype)]
+    hashes = {formula_hash(formula) for formula in (*formulas, *(p.formula for p in known))}
+    arrays: Arrays = {
+        "formula_hashes": np.array(sorted(hashes), dtype=np.uint64),
+        "fingerprints": np.array(prints, dtype=np.float16),
+        "lattices": np.array([s.lattice.matrix for s in structures], dtype=np.float32),
+        "coords": (np.concatenate([s.frac_coords for s in structures]) * _GRID).round().astype(np.int64)
+        % _GRID,
+        "numbers": np.array([site.specie.Z for s in structures for site in s], dtype=np.uint8),
+        "n_sites": np.array([len(s) for s in structures], dtype=np.uint16),
+    }
+    arrays["coords"] = arrays["coords"].astype(np.uint16)
+    texts = {"material_id": list(material_ids)}
+    texts |= {name: [getattr(p, name) for p in known] for name in (*_TEXTS[1:], *_CODED)}
+    arrays |= {name: _pack(texts[name]) for name in _TEXTS}
+    for name in _CODED:
+        values, codes = np.unique(texts[name], return_inverse=True)
+        arrays |= {name: _pack(values.tolist()), f"{name}_code": codes.astype(np.int32)}
+    return arrays
+
+
+def formula_hash(reduced_formula: str) -> int:
+    """First 64 bits of BLAKE2b; among 100,000 formulas a random one collides once in 2e14."""
+    return int.from_bytes(hashlib.blake2b(reduced_formula.encode(), digest_size=8).digest(), "big")
+
+
+@cache
+def _bundled() -> ReferenceIndex:
+    from materium_rl.resources import asset_path
+
+    return ReferenceIndex.load(asset_path(ASSET))
+
+
+def _rows(values: Sequence[str]) -> dict[str, NDArray[np.int64]]:
+    rows: dict[str, list[int]] = defaultdict(list)
+    for row, value in enumerate(values):
+        rows[value].append(row)
+    return {value: np.array(found, dtype=np.int64) for value, found in rows.items()}
+
+
+def _pack(texts: Sequence[str]) -> NDArray[np.uint8]:
+    return np.frombuffer("\n".join(texts).encode(), dtype=np.uint8)
+
+
+def _unpack(packed: NDArray[np.uint8]) -> list[str]:
+    return packed.tobytes().decode().split("\n")
+
+
+def _decode(arrays: Arrays, name: str) -> list[str]:
+    values = _unpack(arrays[name])
+    return [values[code] for code in arrays[f"{name}_code"]]

@@ -1,0 +1,266 @@
+"""A run folder: create, record, checkpoint, resume.
+
+```
+config.yaml                       resolved, re-runnable
+environment.json                  one record per start: versions, platform, command
+metrics.jsonl                     one line per step
+samples/step_000001.parquet       every completion of a step
+checkpoints/step_000010/          complete once it has this name
+checkpoints/latest                text file with the name of the newest checkpoint
+```
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from materium_rl.config import Section, save_config
+from materium_rl.errors import ConfigError
+from materium_rl.files import TEMPORARY, atomic_path
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ENTRIES = frozenset(
+    {
+        "config.yaml",
+        "environment.json",
+        "metrics.jsonl",
+        "samples",
+        "checkpoints",
+        "policy",
+        "generated.extxyz",
+        "generated.parquet",
+        "cif",
+        "report.html",
+        "report.md",
+        "report.json",
+    }
+)
+"""What a run folder may hold; ``--overwrite`` deletes nothing else."""
+
+PACKAGES = ("materium-rl", "torch", "transformers", "trl", "ray", "pymatgen", "matgl", "chgnet", "numpy")
+
+
+class RunFolder:
+    """One run on disk. Steps are counted from 1; step n is recorded after its update."""
+
+    def __init__(self, path: Path) -> None:
+        """Wrap an existing folder; use ``create`` to start or resume a run."""
+        self.path = path
+        self.samples = path / "samples"
+        self.checkpoints = path / "checkpoints"
+        self.metrics = path / "metrics.jsonl"
+
+    @classmethod
+    def create(
+        cls, path: str | Path, config: Section, *, resume: bool = False, overwrite: bool = False
+    ) -> Self:
+        """Start a run, or take it up again at its latest checkpoint.
+
+        With ``resume`` everything recorded after the latest checkpoint is removed, so that the steps
+        that are run again are recorded once.
+
+        Raises:
+            ConfigError: If the folder cannot be used; nothing has been written then.
+        """
+        path = Path(path)
+        check_run_folder(path, resume=resume, overwrite=overwrite)
+        if overwrite:
+            _clear(path)
+        run = cls(path)
+        run.samples.mkdir(parents=True, exist_ok=True)
+        run.checkpoints.mkdir(exist_ok=True)
+        save_config(config, path / "config.yaml")
+        run._record_environment()
+        if resume:
+            run._rewind()
+        return run
+
+    def append_metrics(self, row: Mapping[str, Any]) -> None:
+        """Add one line to ``metrics.jsonl``; numbers that are not finite become null.
+
+        Args:
+            row: Must hold ``"step"``.
+        """
+        line = json.dumps({key: _plain(value) for key, value in {"step": row["step"], **row}.items()})
+        with self.metrics.open("a", encoding="utf-8") as stream:
+            stream.write(line + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Return all complete lines; a last line torn by a crash is left out."""
+        if not self.metrics.is_file():
+            return []
+        lines = self.metrics.read_text(encoding="utf-8", errors="replace").split("\n")
+        rows = []
+        for number, line in enumerate(lines, start=1):
+            try:
+                if line:
+                    rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                if number == len(lines):
+                    break
+                raise ConfigError(f"{self.metrics}, line {number}: not JSON; repair or remove it") from None
+        return rows
+
+    def write_samples(self, step: int, table: pd.DataFrame) -> Path:
+        """Write ``samples/step_XXXXXX.parquet``, one row per completion."""
+        path = self.samples / f"{step_name(step)}.parquet"
+        with atomic_path(path) as temporary:
+            table.to_parquet(temporary, index=False)
+        return path
+
+    @contextmanager
+    def checkpoint(self, step: int, *, keep: int | None = None) -> Iterator[Path]:
+        """Yield a folder to fill; on success it becomes ``checkpoints/step_XXXXXX`` and ``latest``.
+
+        The policy belongs into its subfolder ``policy``, where ``policy_path`` finds it.
+
+        Args:
+            step: Last finished step.
+            keep: Number of checkpoints that stay; ``None`` keeps all.
+        """
+        target = self.checkpoints / step_name(step)
+        with atomic_path(target) as temporary:
+            temporary.mkdir(exist_ok=True)
+            yield temporary
+        with atomic_path(self.checkpoints / "latest") as temporary:
+            temporary.write_text(target.name + "\n", encoding="utf-8")
+        if keep is not None:
+            for old in self._checkpoints()[:-keep]:
+                shutil.rmtree(old)
+
+    def latest_checkpoint(self) -> Path | None:
+        """The checkpoint that ``latest`` names, or the newest complete one if that is gone."""
+        pointer = self.checkpoints / "latest"
+        if pointer.is_file():
+            named = self.checkpoints / pointer.read_text(encoding="utf-8").strip()
+            if named.is_dir() and named != self.checkpoints:
+                return named
+        complete = self._checkpoints()
+        return complete[-1] if complete else None
+
+    def latest_step(self) -> int:
+        """Step of the latest checkpoint; 0 without one."""
+        latest = self.latest_checkpoint()
+        return _step_of(latest) if latest else 0
+
+    def _checkpoints(self) -> list[Path]:
+        return sorted(path for path in self.checkpoints.glob("step_[0-9]*") if path.is_dir())
+
+    def _rewind(self) -> None:
+        """Remove what was recorded after the latest checkpoint."""
+        last = self.latest_step()
+        rows = [row for row in self.read_metrics() if row["step"] <= last]
+        with atomic_path(self.metrics) as temporary:
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        for table in self.samples.glob("step_*.parquet"):
+            if _step_of(table) > last:
+                table.unlink()
+        for folder in self._checkpoints():
+            if _step_of(folder) > last:
+                shutil.rmtree(folder)
+
+    def _record_environment(self) -> None:
+        path = self.path / "environment.json"
+        starts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps([*starts, environment()], indent=2) + "\n", encoding="utf-8")
+
+
+def check_run_folder(path: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuse a folder that ``RunFolder.create`` would refuse; touches nothing.
+
+    Raises:
+        ConfigError: If the folder holds something and neither flag allows its use.
+    """
+    if resume and overwrite:
+        raise ConfigError("--resume and --overwrite exclude each other; give one of them")
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"{path} is a file; a run needs a folder of its own")
+    if resume:
+        if not (path / "config.yaml").is_file():
+            raise ConfigError(f"nothing to resume at {path}: it has no config.yaml; leave out --resume")
+        return
+    if not path.is_dir():
+        return
+    names = {entry.name for entry in path.iterdir()}
+    if names and not overwrite:
+        raise ConfigError(
+            f"the run folder {path} already exists; add --resume to continue it, --overwrite to replace "
+            f"it, or choose another"
+        )
+    foreign = sorted(name for name in names - ENTRIES if not name.startswith(TEMPORARY))
+    if foreign:
+        raise ConfigError(
+            f"will not overwrite {path}: {', '.join(foreign[:3])} does not belong to a run; "
+            f"move it away or choose another folder"
+        )
+
+
+def check_output_folder(path: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that already holds results; touches nothing.
+
+    Raises:
+        ConfigError: If the path is a file, or a folder with content without ``overwrite``.
+    """
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"{path} is a file; the results need a folder")
+    if path.is_dir() and any(path.iterdir()) and not overwrite:
+        raise ConfigError(f"the folder {path} is not empty; add --overwrite to replace its results, or choose another")
+
+
+def environment() -> dict[str, Any]:
+    """What a run was made with: time, command, Python, platform, package versions."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+        "versions": versions,
+    }
+
+
+def step_name(step: int) -> str:
+    """``step_000012`` for step 12."""
+    return f"step_{step:06d}"
+
+
+def _step_of(path: Path) -> int:
+    return int(path.stem.removeprefix("step_"))
+
+
+def _clear(path: Path) -> None:
+    for name in ENTRIES:
+        entry = path / name
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink(missing_ok=True)
+
+
+def _plain(value: Any) -> Any:
+    """A value that JSON can hold: numpy and torch scalars as Python ones, nan and inf as null."""
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,256 @@
+"""The command line: what it resolves, and that wrong input ends in one message, exit code 2 and no files."""
+
+from __future__ import annotations
+
+import json
+import re
+import resource
+import subprocess
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from materium_rl import __version__, cli
+from materium_rl.config import FinetuneConfig
+from materium_rl.errors import PolicyError, RewardError
+from materium_rl.resources import POLICY_FILES
+from materium_rl.rewards import registry
+from materium_rl.runs import RunFolder
+
+PLUGIN = '''
+from typing import ClassVar
+from materium_rl.rewards.base import Measurement, Reward
+from materium_rl.rewards.shaping import Identity
+
+class Sites(Reward):
+    """Number of sites."""
+    name: ClassVar[str] = "sites"
+    unit: ClassVar[str] = "sites"
+    scale: float = 1.0
+    def measure(self, structures):
+        return [Measurement(len(s) * self.scale) for s in structures]
+    def shaping(self):
+        return Identity()
+'''
+
+Result = tuple[int, str, str]
+Command = Callable[..., Result]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Working folder with a policy ``pol``, a plugin, a data file, a run ``old`` and faulty files."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(registry, "_FROM_FILES", {})
+    (tmp_path / "pol").mkdir()
+    for name in POLICY_FILES:
+        (tmp_path / "pol" / name).write_text("{}")
+    (tmp_path / "plugin.py").write_text(PLUGIN)
+    (tmp_path / "data.csv").write_text("cif\n")
+    (tmp_path / "bad.yaml").write_text("seed: [1\n")
+    (tmp_path / "bad_key.yaml").write_text("rl:\n  lerning_rate: 1e-5\n")
+    RunFolder.create(tmp_path / "old", FinetuneConfig(policy="pol", seed=5))
+    return tmp_path
+
+
+@pytest.fixture
+def run(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run ``materium-rl`` in this process: (exit code, stdout, stderr)."""
+
+    def command(*args: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["materium-rl", *args])
+        try:
+            cli.main()
+        except SystemExit as error:
+            out, err = capsys.readouterr()
+            return int(error.code or 0), out, err
+        raise AssertionError("main() returned without an exit code")
+
+    return command
+
+
+def files(folder: Path) -> set[str]:
+    return {str(p.relative_to(folder)) for p in folder.rglob("*") if "__pycache__" not in p.parts}
+
+
+FINETUNE = ("finetune", "--policy", "pol", "--run", "new", "--gate", "none")
+SITES = ("--reward", "sites", "--plugin", "plugin.py")
+
+
+def test_help_is_fast_and_lists_every_command() -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, "-m", "materium_rl.cli", "--help"], capture_output=True, text=True, check=True
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    for name in ("pretrain", "finetune", "generate", "compare", "rewards", "version"):
+        assert f"  {name} " in done.stdout
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+
+
+def test_nothing_heavy_is_imported_for_help() -> None:
+    heavy = {"torch", "numpy", "pandas", "pydantic", "pymatgen", "ray", "transformers", "matgl", "chgnet"}
+    code = "import sys, json, materium_rl.cli; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert heavy.isdisjoint(json.loads(done.stdout))
+
+
+def test_dry_run_of_finetune_loads_no_torch(folder: Path) -> None:
+    code = "import sys; from materium_rl import cli\ntry: cli.main()\nfinally: print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *FINETUNE, *SITES, "--dry-run"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_version(run: Command) -> None:
+    assert run("version") == (0, f"materium-rl {__version__}\n", "")
+
+
+def test_finetune_options_reach_the_config(run: Command, folder: Path) -> None:
+    before = files(folder)
+    code, out, err = run(
+        *FINETUNE, "--reward", "0.5*sites(scale=2)", "--plugin", "plugin.py", "--steps", "3", "--seed", "4",
+        "--workers", "2", "--ray-address", "auto", "--set", "rl.learning_rate=1e-5", "--dry-run",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    tree = YAML(typ="safe", pure=True).load(out)
+    assert tree["policy"] == "pol"
+    assert tree["seed"] == 4
+    assert tree["rl"]["steps"] == 3
+    assert tree["rl"]["learning_rate"] == 1e-5
+    assert tree["reward"] | {"timeout": 0} == {
+        "expression": "0.5*sites(scale=2)",
+        "gates": [],
+        "aggregation": "sum",
+        "plugins": ["plugin.py"],
+        "workers": 2,
+        "timeout": 0,
+        "ray_address": "auto",
+    }
+    assert files(folder) == before
+
+
+def test_dry_run_output_is_a_config_file(run: Command, folder: Path) -> None:
+    _, out, _ = run(*FINETUNE, *SITES, "--steps", "3", "--dry-run")
+    (folder / "again.yaml").write_text(out)
+    assert run("finetune", "--run", "new", "--config", "again.yaml", "--dry-run") == (0, out, "")
+
+
+def test_pretrain_preset_and_overrides(run: Command) -> None:
+    code, out, _ = run(
+        "pretrain", "--data", "data.csv", "--validation", "data.csv", "--preset", "base", "--run", "new",
+        "--set", "model.layers=3", "--dry-run",
+    )  # fmt: skip
+    tree = YAML(typ="safe", pure=True).load(out)
+    assert code == 0
+    assert tree["model"]["hidden_size"] == 512
+    assert tree["model"]["layers"] == 3
+    assert tree["validation_data"] == "data.csv"
+
+
+def test_generate_and_compare_dry_runs(run: Command, folder: Path) -> None:
+    before = files(folder)
+    code, out, _ = run("generate", "--policy", "pol", "-n", "5", "--temperature", "1.2", "--dry-run")
+    assert (code, YAML(typ="safe", pure=True).load(out)["n"]) == (0, 5)
+    code, out, _ = run("compare", "pol", "./pol", "-n", "7", *SITES, "--set", "reward.gates=[]", "--dry-run")
+    assert code == 0
+    assert YAML(typ="safe", pure=True).load(out)["policies"] == ["pol", "./pol"]
+    assert files(folder) == before
+
+
+def test_resume_takes_the_config_of_the_run(run: Command) -> None:
+    code, out, _ = run("finetune", "--run", "old", "--resume", *SITES, "--gate", "none", "--steps", "90", "--dry-run")
+    tree = YAML(typ="safe", pure=True).load(out)
+    assert (code, tree["seed"], tree["rl"]["steps"]) == (0, 5, 90)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("pretrain", "--data", "gone.csv", "--run", "new"), r"--data: no file or folder at gone.csv"),
+        (("pretrain", "--data", "data.csv", "--validation", "gone", "--run", "new"), r"--validation: no file"),
+        (("pretrain", "--run", "new"), r"'data' is required"),
+        (("pretrain", "--data", "data.csv", "--run", "new", "--preset", "tiny"), r"'tiny' is not one of 'nano'"),
+        (("pretrain", "--data", "data.csv", "--run", "old"), r"run folder old already exists"),
+        ((*FINETUNE, *SITES, "--config", "bad.yaml"), r"bad.yaml, line 2.*malformed YAML"),
+        ((*FINETUNE, *SITES, "--config", "bad_key.yaml"), r"'rl.lerning_rate'; did you mean 'learning_rate'"),
+        ((*FINETUNE, *SITES, "--config", "gone.yaml"), r"no config file at gone.yaml"),
+        ((*FINETUNE, *SITES, "--config", "finetune_demoo"), r"did you mean 'finetune_demo'"),
+        ((*FINETUNE, *SITES, "--set", "seed"), r"--set 'seed': expected key=value"),
+        ((*FINETUNE, *SITES, "--steps", "0"), r"rl.steps: .*greater than or equal to 1"),
+        ((*FINETUNE, *SITES, "--steps", "many"), r"--steps"),
+        ((*FINETUNE, *SITES, "--setps", "3"), r"(?i)no such option.*--setps"),
+        ((*FINETUNE, "--reward", "sitess", "--plugin", "plugin.py"), r"unknown reward 'sitess'; did you mean 'sites'"),
+        ((*FINETUNE, "--reward", "sites(scal=1)", "--plugin", "plugin.py"), r"unknown option 'scal'"),
+        ((*FINETUNE, "--reward", "__import__('os').system('touch hacked')"), r"wrong reward expression"),
+        ((*FINETUNE, *SITES, "--gate", "bandgap"), r"--gate none cannot be combined"),
+        ((*FINETUNE, *SITES, "--plugin", "gone.py"), r"gone.py does not exist"),
+        (("finetune", "--policy", "poll", "--run", "new"), r"no policy 'poll'"),
+        (("finetune", "--policy", "old", "--run", "new"), r"no policy in old"),
+        (("finetune", "--policy", "pol", *SITES, "--gate", "sites", "--run", "old"), r"add --resume"),
+        ((*FINETUNE, *SITES, "--resume"), r"nothing to resume at new"),
+        (("finetune", "--policy", "pol"), r"Missing option '--run'"),
+        (("generate", "--policy", "pol", "-n", "0", "--out", "new"), r"n: .*greater than or equal to 1"),
+        (("generate", "--policy", "pol", "--out", "old"), r"folder old is not empty; add --overwrite"),
+        (("generate", "--policy", "pol", "--out", "data.csv"), r"data.csv is a file"),
+        (("compare", "pol", "--out", "new"), r"policies: .*at least 2"),
+        (("compare", "pol", "gone", "--out", "new"), r"no policy 'gone'"),
+        (("rewards", "show", "quux"), r"unknown reward 'quux'"),
+        (("trane",), r"No such command 'trane'"),
+    ],
+)  # fmt: skip
+def test_wrong_input(run: Command, folder: Path, args: tuple[str, ...], message: str) -> None:
+    before = files(folder)
+    code, out, err = run(*args)
+    assert code == 2
+    assert out == ""
+    assert re.search(message, err), err
+    assert "Traceback" not in err
+    assert files(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "message"),
+    [
+        (PolicyError("pol has no tokenizer"), 2, "error: pol has no tokenizer\n"),
+        (RewardError("the hull is gone"), 1, "error: the hull is gone\n"),
+        (OSError(28, "No space left on device", "new/x"), 1, "error: [Errno 28] No space left on device: 'new/x'\n"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_exit_codes(
+    run: Command, monkeypatch: pytest.MonkeyPatch, raised: BaseException, code: int, message: str
+) -> None:
+    def finetune(*args: object) -> None:
+        raise raised
+
+    module = types.ModuleType("materium_rl.rl.finetune")
+    module.finetune = finetune
+    monkeypatch.setitem(sys.modules, "materium_rl.rl.finetune", module)
+    assert run(*FINETUNE, *SITES) == (code, "", message)
+
+
+def test_command_passes_everything_on(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    module = types.ModuleType("materium_rl.rl.finetune")
+    module.finetune = lambda *args: calls.append(args)
+    monkeypatch.setitem(sys.modules, "materium_rl.rl.finetune", module)
+    assert run("finetune", "--run", "old", "--overwrite", *SITES, "--gate", "none", "--policy", "pol")[0] == 0
+    ((config, path, resume, overwrite),) = calls
+    assert (config.policy, config.reward.gates, path, resume, overwrite) == ("pol", (), Path("old"), False, True)
+
+
+def test_rewards_list_and_show(run: Command) -> None:
+    code, out, _ = run("rewards", "list", "--plugin", "plugin.py")
+    assert code == 0
+    line = next(line for line in out.splitlines() if line.startswith("sites"))
+    assert line.split()[1:3] == ["sites", "structure"]
+    code, out, _ = run("rewards", "show", "sites", "--plugin", "plugin.py")
+    assert code == 0
+    assert "Number of sites." in out
+    assert "scale: float = 1.0" in out
