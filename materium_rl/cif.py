@@ -57,7 +57,9 @@ def _parse_p1(text: str) -> Structure | None:
     occupancies = [gemmi.cif.as_number(value) for value in block.find_values("_atom_site_occupancy")]
     if not symbols or not all(map(Element.is_valid_symbol, symbols)) or any(o != 1 for o in occupancies):
         return None
-    columns = [[gemmi.cif.as_number(x) for x in block.find_values(f"_atom_site_fract_{axis}")] for axis in "xyz"]
+    columns = [
+        [gemmi.cif.as_number(x) for x in block.find_values(f"_atom_site_fract_{axis}")] for axis in "xyz"
+    ]
     cell = [gemmi.cif.as_number(block.find_value(f"_cell_{name}") or "?") for name in _CELL]
     if any(len(column) != len(symbols) for column in columns):
         return None

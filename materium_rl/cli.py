@@ -38,34 +38,47 @@ Configs = Annotated[
     typer.Option("--config", metavar="FILE", help="YAML file or bundled preset; repeatable, later ones win."),
 ]
 Sets = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any config key, as in --set rl.kl_coef=0.1.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any config key, as in --set rl.kl_coef=0.1."),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved config and stop; nothing is written.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the resolved config and stop; nothing is written.")
+]
 Run = Annotated[Path, typer.Option("--run", metavar="FOLDER", help="Run folder to create.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run from its latest checkpoint.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what the folder holds.")]
 Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed of everything random.")]
 Policy = Annotated[
-    str | None, typer.Option("--policy", metavar="POLICY", help="Bundled name (nano), policy folder or run folder.")
+    str | None,
+    typer.Option("--policy", metavar="POLICY", help="Bundled name (nano), policy folder or run folder."),
 ]
 Out = Annotated[Path | None, typer.Option("--out", metavar="FOLDER", help="Folder for the results.")]
 Plugins = Annotated[
     list[Path] | None, typer.Option("--plugin", metavar="FILE", help="Python file with rewards; repeatable.")
 ]
-Workers = Annotated[int | None, typer.Option("--workers", metavar="N", help="Ray workers that score; 0 uses this process.")]
+Workers = Annotated[
+    int | None, typer.Option("--workers", metavar="N", help="Ray workers that score; 0 uses this process.")
+]
 Expression = Annotated[
     str | None,
-    typer.Option("--reward", metavar="EXPRESSION", help="Such as novelty+bandgap or '0.5*novelty + bandgap(target=2)'."),
+    typer.Option(
+        "--reward", metavar="EXPRESSION", help="Such as novelty+bandgap or '0.5*novelty + bandgap(target=2)'."
+    ),
 ]
 
 
 @app.command()
 def pretrain(
     run: Run,
-    data: Annotated[Path | None, typer.Option("--data", metavar="PATH", help="CSV, parquet, extxyz, folder or zip.")] = None,
-    validation: Annotated[Path | None, typer.Option("--validation", metavar="PATH", help="Held-out structures.")] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="PATH", help="CSV, parquet, extxyz, folder or zip.")
+    ] = None,
+    validation: Annotated[
+        Path | None, typer.Option("--validation", metavar="PATH", help="Held-out structures.")
+    ] = None,
     preset: Annotated[
-        Literal["nano", "base", "large"] | None, typer.Option("--preset", metavar="nano|base|large", help="Size of the policy.")
+        Literal["nano", "base", "large"] | None,
+        typer.Option("--preset", metavar="nano|base|large", help="Size of the policy."),
     ] = None,
     seed: Seed = None,
     config: Configs = None,
@@ -78,7 +91,8 @@ def pretrain(
     from materium_rl.config import PretrainConfig, load_config
     from materium_rl.runs import check_run_folder
 
-    files = [*_resumed(run, resume), *([f"pretrain_{preset}"] if preset else []), *(config or [])]
+    presets = [f"pretrain_{preset}"] if preset else []
+    files = [*_resumed(run, resume), *presets, *(config or [])]
     overrides = {"data": data, "validation_data": validation, "seed": seed}
     settings = load_config(PretrainConfig, files, overrides, sets or [])
     _check_exists(settings.data, "--data")
@@ -86,11 +100,12 @@ def pretrain(
         _check_exists(settings.validation_data, "--validation")
     check_run_folder(run, resume=resume, overwrite=overwrite)
     if dry_run:
-        return _print_config(settings)
+        _print_config(settings)
+        return
 
     from materium_rl.pretrain import pretrain as train
 
-    train(settings, run, resume, overwrite)
+    train(settings, run, resume=resume, overwrite=overwrite)
 
 
 @app.command()
@@ -100,7 +115,11 @@ def finetune(
     reward: Expression = None,
     gate: Annotated[
         list[str] | None,
-        typer.Option("--gate", metavar="REWARD", help="Reward that multiplies the sum; repeatable, 'none' switches all off."),
+        typer.Option(
+            "--gate",
+            metavar="REWARD",
+            help="Reward that multiplies the sum; repeatable, 'none' switches all off.",
+        ),
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", metavar="N", help="Optimizer steps.")] = None,
     seed: Seed = None,
@@ -136,19 +155,24 @@ def finetune(
     _check_rewards(settings.reward)
     check_run_folder(run, resume=resume, overwrite=overwrite)
     if dry_run:
-        return _print_config(settings)
+        _print_config(settings)
+        return
 
     from materium_rl.rl.finetune import finetune as train
 
-    train(settings, run, resume, overwrite)
+    train(settings, run, resume=resume, overwrite=overwrite)
 
 
 @app.command()
 def generate(
     policy: Policy = None,
-    n: Annotated[int | None, typer.Option("-n", "--number", metavar="N", help="Structures to sample.")] = None,
+    n: Annotated[
+        int | None, typer.Option("-n", "--number", metavar="N", help="Structures to sample.")
+    ] = None,
     seed: Seed = None,
-    temperature: Annotated[float | None, typer.Option("--temperature", metavar="T", help="1 samples the policy as it is.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option("--temperature", metavar="T", help="1 samples the policy as it is.")
+    ] = None,
     out: Out = None,
     config: Configs = None,
     sets: Sets = None,
@@ -165,7 +189,8 @@ def generate(
     policy_path(settings.policy)
     check_output_folder(settings.out, overwrite=overwrite)
     if dry_run:
-        return _print_config(settings)
+        _print_config(settings)
+        return
 
     from materium_rl.policies.generate import generate as sample
 
@@ -175,11 +200,16 @@ def generate(
 @app.command()
 def compare(
     policies: Annotated[
-        list[str] | None, typer.Argument(metavar="A B [C..]", help="Policies or run folders; the first is the baseline.")
+        list[str] | None,
+        typer.Argument(metavar="A B [C..]", help="Policies or run folders; the first is the baseline."),
     ] = None,
-    n: Annotated[int | None, typer.Option("-n", "--number", metavar="N", help="Structures to sample from each.")] = None,
+    n: Annotated[
+        int | None, typer.Option("-n", "--number", metavar="N", help="Structures to sample from each.")
+    ] = None,
     seed: Seed = None,
-    temperature: Annotated[float | None, typer.Option("--temperature", metavar="T", help="1 samples the policies as they are.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option("--temperature", metavar="T", help="1 samples the policies as they are.")
+    ] = None,
     reward: Expression = None,
     plugin: Plugins = None,
     workers: Workers = None,
@@ -210,7 +240,8 @@ def compare(
     _check_rewards(settings.reward)
     check_output_folder(settings.out, overwrite=overwrite)
     if dry_run:
-        return _print_config(settings)
+        _print_config(settings)
+        return
 
     from materium_rl.evaluation.compare import compare as run_comparison
 
@@ -228,7 +259,9 @@ def list_rewards(plugin: Plugins = None) -> None:
     rows += [(r.name, r.unit or "-", r.scope, r.error or r.source) for r in available()]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     for row in rows:
-        typer.echo("  ".join([*(f"{cell:{width}}" for cell, width in zip(row, widths, strict=False)), row[3]]))
+        typer.echo(
+            "  ".join([*(f"{cell:{width}}" for cell, width in zip(row, widths, strict=False)), row[3]])
+        )
 
 
 @rewards_app.command("show")
@@ -242,7 +275,12 @@ def show_reward(name: str, plugin: Plugins = None) -> None:
         load_plugin(path)
     reward = find(name)
     typer.echo(f"{reward.name}\n\n{getdoc(reward) or 'No description.'}\n")
-    facts = {"unit": reward.unit, "scope": reward.scope, "requires": ", ".join(reward.requires), "cite": reward.citation}
+    facts = {
+        "unit": reward.unit,
+        "scope": reward.scope,
+        "requires": ", ".join(reward.requires),
+        "cite": reward.citation,
+    }
     for key, value in facts.items():
         if value:
             typer.echo(f"{key}: {value}")
@@ -286,14 +324,14 @@ def _print_config(config: Section) -> None:
     typer.echo(dump_config(config), nl=False)
 
 
-def _resumed(run: Path, resume: bool) -> list[Path]:
+def _resumed(run: Path, resume: bool) -> list[str]:
     """A resumed run starts from its own config, not from the defaults."""
     from materium_rl.runs import check_run_folder
 
     if not resume:
         return []
     check_run_folder(run, resume=True, overwrite=False)
-    return [run / "config.yaml"]
+    return [str(run / "config.yaml")]
 
 
 def _gates(names: Sequence[str] | None) -> tuple[str, ...] | None:
@@ -312,15 +350,10 @@ def _check_exists(path: Path, option: str) -> None:
 
 
 def _check_rewards(config: RewardConfig) -> None:
-    """Build every reward once: unknown names, wrong options and wrong expressions end here."""
-    from materium_rl.rewards.expression import parse
-    from materium_rl.rewards.registry import create, load_plugin
+    """Build the scorer, without loading any model: wrong names, options and expressions end here."""
+    from materium_rl.rewards.scoring import Scorer
 
-    for plugin in config.plugins:
-        load_plugin(plugin)
-    for text in (config.expression, *config.gates):
-        for term in parse(text):
-            create(term.name, term.options)
+    Scorer(**config.model_dump())
 
 
 if __name__ == "__main__":

@@ -33,12 +33,16 @@ class TokenizerConfig(Section):
     """How a crystal is written as tokens; the fields of ``tokenizer.TokenizerSettings``."""
 
     oxidation: bool = Field(False, description="write the oxidation state into the species token")
-    site_order: Literal["electronegativity", "heavy_first", "light_first", "xyz", "random"] = "electronegativity"
+    site_order: Literal["electronegativity", "heavy_first", "light_first", "xyz", "random"] = (
+        "electronegativity"
+    )
     grid: int = Field(960, ge=24, multiple_of=24, description="points of the periodic coordinate grid")
     length_step: float = Field(0.01, gt=0, description="step of the cell lengths, Å")
     length_range: tuple[float, float] = Field((1.5, 50.0), description="Å")
     angle_step: float = Field(0.1, gt=0, description="step of the cell angles, degrees")
-    angle_range: tuple[float, float] = Field((59.0, 121.0), description="degrees; Niggli cells stay in 60..120")
+    angle_range: tuple[float, float] = Field(
+        (59.0, 121.0), description="degrees; Niggli cells stay in 60..120"
+    )
     max_sites: int = Field(20, ge=1, description="largest number of sites of the primitive cell")
 
 
@@ -74,7 +78,9 @@ class TrainingConfig(Section):
     ema_decay: float = Field(0.999, ge=0, lt=1, description="0 switches the moving average off")
     eval_every: int = Field(250, ge=1, description="optimizer steps between validations")
     patience: int = Field(8, ge=1, description="validations without a better loss before stopping")
-    augment: float = Field(0.5, ge=0, le=1, description="share of structures written from an equivalent origin")
+    augment: float = Field(
+        0.5, ge=0, le=1, description="share of structures written from an equivalent origin"
+    )
     bf16: bool = Field(True, description="bf16 autocast")
 
 
@@ -90,17 +96,25 @@ class PretrainConfig(Section):
 
 
 class RewardConfig(Section):
-    """What is rewarded, and who computes it."""
+    """What is rewarded, and who computes it; the keywords of ``rewards.scoring.Scorer``."""
 
     expression: str = "novelty+bandgap"
     gates: tuple[str, ...] = Field(
-        ("validity", "stability"), description="rewards that multiply the sum; empty switches them off"
+        ("validity", "stability", "uniqueness"),
+        description="rewards that multiply the sum; empty switches them off",
     )
-    aggregation: Literal["sum", "geometric_mean", "minimum"] = "sum"
+    aggregation: Literal["sum", "geometric", "minimum"] = "sum"
     plugins: tuple[Path, ...] = Field((), description="Python files that define rewards")
     workers: int = Field(0, ge=0, description="Ray workers; 0 scores in this process")
-    timeout: float = Field(120.0, gt=0, description="seconds for one chunk of structures in a worker")
+    timeout: float = Field(120.0, gt=0, description="seconds for one chunk of structures")
+    max_failed: float = Field(0.5, ge=0, le=1, description="share of failed measurements that stops the run")
     ray_address: str | None = Field(None, description="cluster to join instead of starting Ray here")
+
+    @model_validator(mode="after")
+    def _cluster_has_work(self) -> Self:
+        if self.ray_address and not self.workers:
+            raise ValueError("ray_address needs workers of at least 1; 0 scores in this process")
+        return self
 
 
 class RLConfig(Section):
@@ -127,6 +141,13 @@ class RLConfig(Section):
         return self
 
 
+class GuardsConfig(Section):
+    """Descriptors of the samples that fine-tuning may not drift away from; see ``rl.guards``."""
+
+    descriptors: tuple[str, ...] = ("n_sites", "n_elements", "rare_earth", "anion")
+    strength: float = Field(1.0, ge=0, description="weight of the restoring term")
+
+
 class FinetuneConfig(Section):
     """Everything that ``materium-rl finetune`` needs."""
 
@@ -136,6 +157,7 @@ class FinetuneConfig(Section):
     keep_checkpoints: int = Field(2, ge=1)
     reward: RewardConfig = RewardConfig()
     rl: RLConfig = RLConfig()
+    guards: GuardsConfig = GuardsConfig()
 
 
 class GenerateConfig(Section):
@@ -236,7 +258,7 @@ def dump_config(config: Section) -> str:
     stream = io.StringIO()
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
-    yaml.sort_base_mapping_type_on_output = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.dump(config.model_dump(mode="json"), stream)
     return stream.getvalue()
 
@@ -286,7 +308,9 @@ def _explain(cls: type[Section], error: ValidationError) -> str:
         if fault["type"] == "extra_forbidden":
             faults.append(f"unknown key {key!r}{_close(location[-1], _keys_at(cls, location[:-1]))}")
         elif fault["type"] == "missing":
-            faults.append(f"{key!r} is required; give it as an option, in a config file or by --set {key}=...")
+            faults.append(
+                f"{key!r} is required; give it as an option, in a config file or by --set {key}=..."
+            )
         else:
             message = fault["msg"].removeprefix("Value error, ")
             shown = "" if isinstance(fault["input"], dict | BaseModel) else f" (found {fault['input']!r})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from materium_rl.errors import TokenizationError
-from materium_rl.structures import *
-try:
-    from materium_rl.structures import Dropped, DropReason, ReadResult
-except ImportError: Dropped=DropReason=ReadResult=None
+from materium_rl.structure_files import ReadResult, read_structures
+from materium_rl.structure_parsers import Dropped, DropKind
+from materium_rl.structures import to_primitive_niggli, with_oxidation_states
 from materium_rl.tokenizer import CrystalCodec
 
 BUCKET_BATCHES = 40
@@ -41,12 +40,16 @@ def read_reduced(path: Path, *, oxidation: bool = False, elements: Collection[st
         path: File, folder or zip.
         oxidation: Assign oxidation states.
         elements: Elements that a structure may hold; None for all.
+
+    Raises:
+        StructureFileError: Nothing usable at ``path``.
     """
     result = read_structures(path, elements=elements).require_any(path)
+    rows = []
     for row in result.rows:
         reduced = to_primitive_niggli(row.structure)
-        row.structure = with_oxidation_states(reduced) if oxidation else reduced
-    return result
+        rows.append(replace(row, structure=with_oxidation_states(reduced) if oxidation else reduced))
+    return ReadResult(rows, result.dropped)
 
 
 def tokenize(result: ReadResult, codec: CrystalCodec, *, seed: int = 0) -> TokenizedStructures:
@@ -57,7 +60,7 @@ def tokenize(result: ReadResult, codec: CrystalCodec, *, seed: int = 0) -> Token
         try:
             ids = codec.encode(row.structure, reduce=False, rng=rng)
         except TokenizationError as error:
-            kind = DropReason(str(error).split(":")[0].replace(" ", "_"))
+            kind = DropKind(str(error).split(":")[0].replace(" ", "_"))
             tokenized.dropped.append(Dropped(row.source, kind, str(error)))
             continue
         tokenized.sequences.append(np.array(ids, dtype=np.int32))

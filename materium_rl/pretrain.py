@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +21,18 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from materium_rl.config import PretrainConfig, TrainingConfig
-from materium_rl.datasets import bucketed_batches, equivalent, pad
-from materium_rl.policies.loading import save_policy
+from materium_rl.datasets import TokenizedStructures, bucketed_batches, equivalent, pad, read_reduced, tokenize
+from materium_rl.errors import StructureFileError
+from materium_rl.interrupts import GracefulInterrupt
+from materium_rl.policies.loading import build_model, save_policy
 from materium_rl.policies.modeling import CrystalForCausalLM
 from materium_rl.runs import RunFolder
-from materium_rl.tokenizer import CrystalCodec
+from materium_rl.structure_files import ReadResult
+from materium_rl.tokenizer import CrystalCodec, TokenizerSettings, species_of
 
 EVALUATION_BATCH = 128
+HELD_OUT = 0.05
+"""Share of the data that validates when no validation data are named."""
 
 
 @dataclass
@@ -98,19 +104,20 @@ class Trainer:
         done = (step - self.settings.warmup_steps) / max(1, self.total_steps - self.settings.warmup_steps)
         return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
-    def fit(self) -> Progress:
-        """Train until the last epoch, or until validation has not improved for ``patience`` checks."""
+    def fit(self, interrupt: GracefulInterrupt) -> Progress:
+        """Train until the last epoch, an interrupt, or ``patience`` validations without improvement."""
         progress = self.progress
         started, loss_sum, count = time.monotonic(), 0.0, 0
         for batch in self._batches():
             loss_sum += self._update(batch)
             count += len(batch)
-            if progress.step % self.settings.eval_every == 0 or progress.step == self.total_steps:
+            stop = interrupt.requested or progress.step == self.total_steps
+            if progress.step % self.settings.eval_every == 0 or stop:
                 progress.seconds += time.monotonic() - started
                 started = time.monotonic()
                 self._evaluate(loss_sum / count)
                 loss_sum, count = 0.0, 0
-                if progress.stale >= self.settings.patience:
+                if stop or progress.stale >= self.settings.patience:
                     break
         return progress
 
@@ -198,6 +205,64 @@ class Trainer:
         torch.set_rng_state(state["rng"])
         if state["cuda_rng"]:
             torch.cuda.set_rng_state_all(state["cuda_rng"])
+
+
+def pretrain(config: PretrainConfig, run: Path, resume: bool = False, overwrite: bool = False) -> Path:
+    """Train a policy on structure files; returns the run folder, whose ``policy`` is the best one.
+
+    Raises:
+        StructureFileError: Nothing usable in the data; nothing has been written then.
+        KeyboardInterrupt: Ctrl-C, after a checkpoint has been written.
+    """
+    torch.manual_seed(config.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    training, validation = _read(config)
+    settings = _token_settings(config, training)
+    codec = CrystalCodec(settings)
+    train_set, validation_set = tokenize(training, codec), tokenize(validation, codec)
+    _report("training", train_set)
+    _report("validation", validation_set)
+    model = build_model(settings, config.model).to(device)
+    folder = RunFolder.create(run, config, resume=resume, overwrite=overwrite)
+    (folder.path / "dropped.txt").write_text(
+        "".join(f"{d.source}\t{d.kind}\t{d.message}\n" for d in train_set.dropped + validation_set.dropped)
+    )
+    trainer = Trainer(model, codec, train_set.sequences, validation_set.sequences, config, folder)
+    checkpoint = folder.latest_checkpoint() if resume else None
+    if checkpoint:
+        trainer.load_state_dict(torch.load(checkpoint / "trainer.pt", map_location=device))
+    with GracefulInterrupt() as interrupt:
+        progress = trainer.fit(interrupt)
+    if interrupt.requested:
+        raise KeyboardInterrupt
+    print(f"best validation {progress.best:.2f} nats/structure at step {progress.best_step}: {folder.path / 'policy'}")
+    return folder.path
+
+
+def _read(config: PretrainConfig) -> tuple[ReadResult, ReadResult]:
+    oxidation = config.tokenizer.oxidation
+    training = read_reduced(config.data, oxidation=oxidation)
+    if config.validation_data:
+        return training, read_reduced(config.validation_data, oxidation=oxidation)
+    held_out = np.random.default_rng(config.seed).random(len(training.rows)) < HELD_OUT
+    parts = [[row for row, out in zip(training.rows, held_out, strict=True) if out == part] for part in (0, 1)]
+    if not parts[0] or not parts[1]:
+        raise StructureFileError(
+            f"{config.data} holds {len(training.rows)} usable structures, too few to hold some out; "
+            "give more, or name others with --validation"
+        )
+    return ReadResult(parts[0], training.dropped), ReadResult(parts[1], [])
+
+
+def _token_settings(config: PretrainConfig, training: ReadResult) -> TokenizerSettings:
+    options = config.tokenizer.model_dump(exclude={"oxidation"})
+    return TokenizerSettings(species=species_of(row.structure for row in training.rows), **options)
+
+
+def _report(name: str, data: TokenizedStructures) -> None:
+    kinds = Counter(str(d.kind) for d in data.dropped)
+    detail = f" ({', '.join(f'{kind} {count}' for kind, count in kinds.most_common())})" if kinds else ""
+    print(f"{name}: {len(data)} structures, {len(data.dropped)} dropped{detail}", flush=True)
 
 
 def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -135,4 +135,6 @@ def _policy_candidates(folder: Path) -> Iterator[Path]:
     yield folder / "policy"
     latest = folder / "checkpoints" / "latest"
     if latest.is_file():
-        yield folder / "checkpoints" / latest.read_text(encoding="utf-8").strip() / "policy"
+        checkpoint = folder / "checkpoints" / latest.read_text(encoding="utf-8").strip()
+        yield checkpoint
+        yield checkpoint / "policy"

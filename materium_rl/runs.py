@@ -220,12 +220,14 @@ def check_output_folder(path: Path, *, overwrite: bool) -> None:
     if path.exists() and not path.is_dir():
         raise ConfigError(f"{path} is a file; the results need a folder")
     if path.is_dir() and any(path.iterdir()) and not overwrite:
-        raise ConfigError(f"the folder {path} is not empty; add --overwrite to replace its results, or choose another")
+        raise ConfigError(
+            f"the folder {path} is not empty; add --overwrite to replace its results, or choose another"
+        )
 
 
 def environment() -> dict[str, Any]:
     """What a run was made with: time, command, Python, platform, package versions."""
-    versions = {}
+    versions: dict[str, str | None] = {}
     for package in PACKAGES:
         try:
             versions[package] = version(package)

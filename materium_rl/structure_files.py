@@ -1,30 +1,37 @@
-"""Read structure files of any common format, with a report of what was dropped and why."""
+"""Read and write structure files; reading reports what was dropped and why."""
 
 from __future__ import annotations
 
 import gzip
-import io
 import json
-import warnings
 import zipfile
-import zlib
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
+from functools import partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from pymatgen.core import Element, Species, Structure
 
-from materium_rl.cif import parse_cif
 from materium_rl.errors import StructureFileError
+from materium_rl.files import atomic_path
+from materium_rl.structure_parsers import (
+    PARSE_ERRORS,
+    SUPPORTED,
+    DropKind,
+    Dropped,
+    Item,
+    Parser,
+    StructureRow,
+    clean_properties,
+    parser_of,
+    unreadable,
+)
 
-if TYPE_CHECKING:
-    import pandas as pd
-    from ase import Atoms
+__all__ = ["DropKind", "Dropped", "ReadResult", "StructureRow", "read_structures", "write_structures"]
 
 # A cell outside these is damage, not a crystal. The smallest real cells are about 2.2 Å and 5 Å³.
 MIN_CELL_LENGTH = 0.5  # Å
@@ -34,6 +41,8 @@ MIN_VOLUME_PER_SITE = 0.5  # Å³
 GENERATED_TABLE = "generated.parquet"
 
 _EXAMPLES_PER_KIND = 3
+
+
 @dataclass(frozen=True, slots=True)
 class ReadResult:
     """What was read and what was dropped, each in file order."""
@@ -114,8 +123,8 @@ def _check(row: StructureRow, max_sites: int | None, elements: Collection[str] |
     if elements is not None and (unknown := symbols - set(elements)):
         message = f"{', '.join(sorted(unknown))} is not among the {len(elements)} accepted elements"
         return Dropped(row.source, DropKind.UNKNOWN_ELEMENT, message)
-    if (message := _range_fault(structure)) is not None:
-        return Dropped(row.source, DropKind.OUT_OF_RANGE, message)
+    if (fault := _range_fault(structure)) is not None:
+        return Dropped(row.source, DropKind.OUT_OF_RANGE, fault)
     if max_sites is not None and len(structure) > max_sites:
         n_primitive = len(structure.get_primitive_structure(tolerance=0.05))
         if n_primitive > max_sites:
@@ -139,14 +148,14 @@ def _range_fault(structure: Structure) -> str | None:
     return None
 
 
-# ---- where the entries are -------------------------------------------------------------------------
-
-
 def _read_path(path: Path) -> Iterator[Item]:
     if path.is_dir():
         yield from _read_folder(path)
     elif not path.exists():
-        raise StructureFileError(f"No such file or folder: '{path}'. Check the path and the working directory.")
+        raise StructureFileError(
+            f"No such file or folder: '{path}'. Expected a structure file or a folder of them; "
+            "check the path."
+        )
     elif path.suffix.lower() == ".zip":
         yield from _read_zip(path)
     elif (parser := parser_of(path.name)) is None:
@@ -170,10 +179,13 @@ def _read_zip(path: Path) -> Iterator[Item]:
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError) as error:
-        raise StructureFileError(f"'{path}' is not a readable zip archive ({error}). Download or pack it again.") from error
+        raise StructureFileError(
+            f"'{path}' is not a readable zip archive ({error}). Expected a .zip of structure files; "
+            "download or pack it again."
+        ) from error
     with archive:
         names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
-        yield from _read_members(str(path), {name: lambda name=name: archive.read(name) for name in names})
+        yield from _read_members(str(path), {name: partial(archive.read, name) for name in names})
 
 
 def _read_members(where: str, members: Mapping[str, Callable[[], bytes]]) -> Iterator[Item]:
@@ -201,3 +213,120 @@ def _parse_file(name: str, read: Callable[[], bytes], parser: Parser) -> Iterato
         yield from parser(name, gzip.decompress(content) if name.lower().endswith(".gz") else content)
     except (*PARSE_ERRORS, zipfile.BadZipFile) as error:
         yield unreadable(name, error)
+
+
+def write_structures(
+    structures: Sequence[Structure],
+    path: str | Path,
+    *,
+    properties: Sequence[Mapping[str, Any]] | None = None,
+) -> None:
+    """Write N structures; the format follows from the name, and an older file is replaced whole.
+
+    ``.extxyz`` (properties as info), ``.json`` (list of pymatgen dicts), ``.parquet`` or ``.csv``
+    (columns cif, formula, n_sites, then properties), ``.cif`` (one structure); a name without an
+    extension becomes a folder of ``000000.cif``, ``000001.cif``, ... Missing properties are left out.
+
+    Args:
+        structures: N ordered structures.
+        path: Target file or folder.
+        properties: N mappings of plain values; CIF holds none.
+
+    Raises:
+        StructureFileError: The extension is unknown, or the format cannot hold what is given.
+        ValueError: ``properties`` has another length than ``structures``.
+    """
+    path = Path(path)
+    writer = _WRITERS.get(path.suffix.lower())
+    if writer is None:
+        raise StructureFileError(
+            f"Cannot write '{path}': unknown extension '{path.suffix}'. "
+            f"Expected {', '.join(filter(None, _WRITERS))}, or a name without extension (a folder of CIF)."
+        )
+    if writer in (_write_cif, _write_cif_folder) and properties is not None:
+        raise StructureFileError(
+            f"Cannot write properties to '{path}': CIF holds none. Use .extxyz or .parquet."
+        )
+    if path.suffix and path.is_dir():
+        raise StructureFileError(f"Cannot write '{path}': a folder of that name exists. Choose another name.")
+    if not path.suffix and path.is_file():
+        raise StructureFileError(
+            f"Cannot write folder '{path}': a file of that name exists. Choose another name."
+        )
+    cleaned = [clean_properties(p) for p in properties] if properties is not None else [{}] * len(structures)
+    if len(cleaned) != len(structures):
+        raise ValueError(f"{len(structures)} structures but {len(cleaned)} property mappings")
+    with atomic_path(path) as temporary:
+        writer(structures, cleaned, temporary)
+
+
+_Properties = Sequence[Mapping[str, Any]]
+
+
+def _cif_text(structure: Structure) -> str:
+    return str(structure.to(fmt="cif"))
+
+
+def _write_cif(structures: Sequence[Structure], _properties: _Properties, path: Path) -> None:
+    if len(structures) != 1:
+        raise StructureFileError(
+            f"A .cif file takes one structure, not {len(structures)}; use .extxyz, .parquet or a folder name."
+        )
+    path.write_text(_cif_text(structures[0]), encoding="utf-8")
+
+
+def _write_cif_folder(structures: Sequence[Structure], _properties: _Properties, path: Path) -> None:
+    path.mkdir()
+    for index, structure in enumerate(structures):
+        (path / f"{index:06d}.cif").write_text(_cif_text(structure), encoding="utf-8")
+
+
+def _write_extxyz(structures: Sequence[Structure], properties: _Properties, path: Path) -> None:
+    import ase.io
+    from ase import Atoms
+
+    frames = [
+        Atoms(
+            symbols=[site.specie.symbol for site in structure],
+            scaled_positions=structure.frac_coords,
+            cell=structure.lattice.matrix,
+            pbc=True,
+            info=dict(info),
+        )
+        for structure, info in zip(structures, properties, strict=True)
+    ]
+    ase.io.write(path, frames, format="extxyz")
+
+
+def _write_json(structures: Sequence[Structure], properties: _Properties, path: Path) -> None:
+    entries = [{**s.as_dict(), "properties": dict(p)} for s, p in zip(structures, properties, strict=True)]
+    path.write_text(json.dumps(entries), encoding="utf-8")
+
+
+def _write_table(structures: Sequence[Structure], properties: _Properties, path: Path) -> None:
+    import pandas as pd
+
+    records = [
+        {
+            "cif": _cif_text(s),
+            "formula": s.composition.element_composition.reduced_formula,
+            "n_sites": len(s),
+            **p,
+        }
+        for s, p in zip(structures, properties, strict=True)
+    ]
+    frame = pd.DataFrame(records, columns=None if records else ["cif", "formula", "n_sites"])
+    if path.suffix.lower() == ".parquet":
+        frame.to_parquet(path, index=False)
+    else:
+        frame.to_csv(path, index=False)
+
+
+_WRITERS: dict[str, Callable[[Sequence[Structure], _Properties, Path], None]] = {
+    ".extxyz": _write_extxyz,
+    ".json": _write_json,
+    ".parquet": _write_table,
+    ".csv": _write_table,
+    ".cif": _write_cif,
+    "": _write_cif_folder,
+}

@@ -6,7 +6,7 @@ import io
 import json
 import warnings
 import zlib
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import PurePosixPath
@@ -71,6 +71,7 @@ Parser = Callable[[str, bytes], Iterator[Item]]
 
 
 def unreadable(source: str, error: Exception) -> Dropped:
+    """Make a drop of an exception, its message cut to one short line."""
     message = " ".join(str(error).split())[:200]
     return Dropped(source, DropKind.UNREADABLE, f"{type(error).__name__}: {message}")
 
@@ -100,7 +101,9 @@ def _parse_xyz(name: str, content: bytes) -> Iterator[Item]:
     for count, atoms in enumerate(frames, 1):
         source = f"{name}[{count - 1}]"
         if atoms.cell.rank < 3:
-            yield Dropped(source, DropKind.UNREADABLE, "has no periodic cell; expected a Lattice entry (extxyz)")
+            yield Dropped(
+                source, DropKind.UNREADABLE, "has no periodic cell; expected a Lattice entry (extxyz)"
+            )
         else:
             yield _row_of_atoms(source, atoms)
     if count == 0:
@@ -108,9 +111,11 @@ def _parse_xyz(name: str, content: bytes) -> Iterator[Item]:
 
 
 def _row_of_atoms(source: str, atoms: Atoms) -> StructureRow:
-    structure = Structure(atoms.cell.array, atoms.get_chemical_symbols(), atoms.get_scaled_positions(wrap=False))
+    structure = Structure(
+        atoms.cell.array, atoms.get_chemical_symbols(), atoms.get_scaled_positions(wrap=False)
+    )
     results = atoms.calc.results if atoms.calc is not None else {}  # where ASE puts energies
-    return StructureRow(structure, source, _clean_properties({**atoms.info, **results}))
+    return StructureRow(structure, source, clean_properties({**atoms.info, **results}))
 
 
 def _parse_json(name: str, content: bytes) -> Iterator[Item]:
@@ -129,13 +134,15 @@ def _parse_json(name: str, content: bytes) -> Iterator[Item]:
 
 
 def _row_of_dict(source: str, entry: Any) -> StructureRow:
-    """A Structure dict, or a record with one under ``structure`` and properties beside it."""
+    """Read a Structure dict, or a record with one under ``structure`` and properties beside it."""
     if not isinstance(entry, dict) or not ("lattice" in entry or "structure" in entry):
         raise ValueError("is no pymatgen Structure; expected keys 'lattice' and 'sites'")
     if "lattice" in entry:
-        return StructureRow(Structure.from_dict(entry), source, _clean_properties(entry.get("properties") or {}))
+        return StructureRow(
+            Structure.from_dict(entry), source, clean_properties(entry.get("properties") or {})
+        )
     properties = {key: value for key, value in entry.items() if key != "structure"}
-    return StructureRow(Structure.from_dict(entry["structure"]), source, _clean_properties(properties))
+    return StructureRow(Structure.from_dict(entry["structure"]), source, clean_properties(properties))
 
 
 def _parse_csv(name: str, content: bytes) -> Iterator[Item]:
@@ -167,7 +174,7 @@ def _parse_table(name: str, frame: pd.DataFrame) -> Iterator[Item]:
     for number, record in enumerate(frame.to_dict("records"), 1):
         cell = record.pop(column)
         record.pop("structure", None)
-        properties = _clean_properties(record)
+        properties = clean_properties(record)
         source = f"{name} row {number}"
         if "material_id" in properties:
             source += f" ({properties['material_id']})"
@@ -178,7 +185,7 @@ def _parse_table(name: str, frame: pd.DataFrame) -> Iterator[Item]:
 
 
 def _structure_of_cell(cell: Any) -> Structure:
-    """A table cell: CIF text, or a pymatgen Structure as JSON text or dict."""
+    """Read a table cell: CIF text, or a pymatgen Structure as JSON text or dict."""
     if isinstance(cell, dict):
         return Structure.from_dict(cell)
     if not isinstance(cell, str) or not cell.strip():
@@ -191,7 +198,7 @@ def _structure_of_cell(cell: Any) -> Structure:
     return structures[0]
 
 
-def _clean_properties(raw: Mapping[Hashable, Any]) -> dict[str, Any]:
+def clean_properties(raw: Mapping[Any, Any]) -> dict[str, Any]:
     """Our names, plain Python numbers, nothing that is missing (None, empty, NaN, infinite)."""
     properties: dict[str, Any] = {}
     for key, value in raw.items():
@@ -222,7 +229,7 @@ SUPPORTED = f"{', '.join(_PARSERS)}, POSCAR*, CONTCAR* (each also with .gz)"
 
 
 def parser_of(name: str) -> Parser | None:
-    """The parser for a file name, by extension, or by VASP's own names."""
+    """Find the parser for a file name, by extension, or by VASP's own names."""
     stem = PurePosixPath(name).name.lower().removesuffix(".gz")
     by_name = _parse_poscar if stem.startswith(("poscar", "contcar")) else None
     return _PARSERS.get(PurePosixPath(stem).suffix, by_name)

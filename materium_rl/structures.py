@@ -53,7 +53,7 @@ def to_primitive_niggli(structure: Structure, *, tolerance: float = 0.05) -> Str
 def structures_match(
     a: Structure, b: Structure, *, ltol: float = 0.2, stol: float = 0.3, angle_tol: float = 5.0
 ) -> bool:
-    """Whether two ordered structures are the same crystal, whatever cell or oxidation states they are given in.
+    """Whether two ordered structures are the same crystal, in whatever cell and oxidation states.
 
     Volumes are scaled to each other and both cells made primitive before sites are compared.
 
@@ -138,7 +138,7 @@ def with_oxidation_states(structure: Structure) -> Structure:
     if guess is None:
         return plain
     states: list[int] | None
-    if all(abs(state - round(state)) < 1e-6 for state in guess.values()):
+    if all(state in _usual_states(Element(symbol)) for symbol, state in guess.items()):
         states = [round(guess[site.specie.symbol]) for site in plain]
     else:
         states = _bond_valences(plain)
@@ -148,12 +148,17 @@ def with_oxidation_states(structure: Structure) -> Structure:
     return Structure(plain.lattice, species, plain.frac_coords)
 
 
+def _usual_states(element: Element) -> tuple[int, ...]:
+    """Oxidation states that ``Composition.oxi_state_guesses`` tries."""
+    return element.icsd_oxidation_states or element.common_oxidation_states
+
+
 @lru_cache(maxsize=65_536)
 def _guess_oxidation_states(formula: str) -> Mapping[str, float] | None:
     """Mean oxidation state per element of the likeliest neutral assignment; None when there is none."""
     composition = Composition(formula)
     amounts = {Element(symbol): int(n) for symbol, n in composition.get_el_amt_dict().items()}
-    states = {el: el.icsd_oxidation_states or el.common_oxidation_states for el in amounts}
+    states = {el: _usual_states(el) for el in amounts}
     if len(amounts) < 2 or not all(states.values()):
         return None
     lowest = sum(n * min(states[el]) for el, n in amounts.items())
@@ -171,7 +176,8 @@ def _bond_valences(structure: Structure) -> list[int] | None:
     from pymatgen.analysis.bond_valence import BVAnalyzer
 
     try:
-        valences = BVAnalyzer(max_permutations=_MAX_VALENCE_PERMUTATIONS).get_valences(structure)
+        analyzer = BVAnalyzer(max_permutations=_MAX_VALENCE_PERMUTATIONS)  # type: ignore[no-untyped-call]
+        valences = analyzer.get_valences(structure)
     except (ValueError, KeyError, IndexError, TypeError):  # its ways to say that none fit
         return None
     states = [round(valence) for valence in valences]

@@ -27,11 +27,11 @@ from safetensors.numpy import save_file
 PACKAGE = "megnet==1.3.2"
 FOLDER = "mvl_models/mf_2020/pbe_gllb_hse_exp"
 MEMBERS = 6
+KINDS = ("node", "edge", "state")
 FIDELITIES = ("pbe", "gllb-sc", "hse", "experiment")
-KINDS = ("edge", "node", "state")
 SOURCE = (
-    f"megnet 1.3.2 (PyPI sdist), {FOLDER}/{{0..5}}; trained on Materials Project, Castelli et al., MaterialGo "
-    "and Zhuo et al. band gaps; Chen, Zuo, Ye, Li and Ong, Nat. Comput. Sci. 1, 46 (2021)"
+    f"megnet 1.3.2 (PyPI sdist), {FOLDER}/{{0..5}}; trained on Materials Project, Castelli et al., "
+    "MaterialGo and Zhuo et al. band gaps; Chen, Zuo, Ye, Li and Ong, Nat. Comput. Sci. 1, 46 (2021)"
 )
 COMMAND = "python scripts/build_bandgap.py"
 
@@ -39,6 +39,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def main() -> None:
+    """Download, convert, write and record."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--sdist", type=Path, help="megnet-1.3.2.tar.gz, if already downloaded")
     arguments = parser.parse_args()
@@ -112,26 +113,19 @@ def trained_elements(members: list[Arrays]) -> list[str]:
 
 
 def convert(path: Path) -> Arrays:
-    """Rename and transpose the weights of one Keras model; its layers come in the order of the graph."""
-    with h5py.File(path) as file:
-        layers = json.loads(file.attrs["model_config"])["config"]["layers"]
-        weights: dict[str, list[Arrays]] = {}
-        for layer in layers:
-            if layer["name"] in file["model_weights"] and len(file["model_weights"][layer["name"]]):
-                check(layer)
-                weights.setdefault(layer["class_name"], []).append(read(file["model_weights"][layer["name"]]))
-    dense = sorted_dense(layers, weights["Dense"])
+    """Rename and transpose the weights of one Keras model."""
+    weights = read_layers(path)
     arrays: Arrays = {}
     for layer in weights["Embedding"]:
-        rows = layer["embeddings"]
-        arrays["fidelity_embedding.weight" if len(rows) == len(FIDELITIES) else "atom_embedding.weight"] = rows
-    stages = ["{}_encoder", "blocks.1.{}_dense", "blocks.2.{}_dense"]
-    names = [f"{stage.format(kind)}.{i}" for stage in stages for kind in ("node", "edge", "state") for i in (0, 2)]
+        kind = "fidelity" if len(layer["embeddings"]) == len(FIDELITIES) else "atom"
+        arrays[f"{kind}_embedding.weight"] = layer["embeddings"]
+    stages = ("{}_encoder", "blocks.1.{}_dense", "blocks.2.{}_dense")
+    names = [f"{stage.format(kind)}.{i}" for stage in stages for kind in KINDS for i in (0, 2)]
     names += [f"output.{i}" for i in (0, 2, 4)]
-    for name, layer in zip(names, dense, strict=True):
+    for name, layer in zip(names, weights["Dense"], strict=True):
         arrays |= linear(name, layer["kernel"], layer["bias"])
     for i, layer in enumerate(weights["MEGNetLayer"]):
-        for kind, letter in zip(KINDS, "evu", strict=True):
+        for kind, letter in zip(KINDS, "veu", strict=True):
             for j, part in enumerate(("first", "rest.1", "rest.3")):
                 name = f"blocks.{i}.{kind}_update.{part}"
                 arrays |= linear(name, layer[f"weight_{letter}_{j}"], layer[f"bias_{letter}_{j}"])
@@ -140,6 +134,21 @@ def convert(path: Path) -> Arrays:
         kernel, bias = without_forget_gate(layer["recurrent_kernel"]), layer["recurrent_bias"]
         arrays |= linear(f"{kind}_readout.gates", kernel, without_forget_gate(bias))
     return arrays
+
+
+def read_layers(path: Path) -> dict[str, list[Arrays]]:
+    """Weights of every layer by class, in the order in which the layers were created.
+
+    The file lists them by depth; their names end in the number of creation: node, edge, then state.
+    """
+    with h5py.File(path) as file:
+        layers = json.loads(file.attrs["model_config"])["config"]["layers"]
+        layers = [layer for layer in layers if len(file["model_weights"][layer["name"]])]
+        weights: dict[str, list[Arrays]] = {}
+        for layer in sorted(layers, key=lambda layer: int(layer["name"].rpartition("_")[2])):
+            check(layer)
+            weights.setdefault(layer["class_name"], []).append(read(file["model_weights"][layer["name"]]))
+    return weights
 
 
 def check(layer: dict[str, Any]) -> None:
@@ -151,13 +160,6 @@ def check(layer: dict[str, Any]) -> None:
     for key, value in expected.get(layer["class_name"], {}).items():
         if layer["config"][key] != value:
             raise ValueError(f"{layer['name']}: {key} is {layer['config'][key]!r}, expected {value!r}")
-
-
-def sorted_dense(layers: list[dict[str, Any]], weights: list[Arrays]) -> list[Arrays]:
-    """Order the dense layers as they were created (Keras lists them by depth, not by branch)."""
-    names = [layer["name"] for layer in layers if layer["class_name"] == "Dense"]
-    order = np.argsort([int(name.rpartition("_")[2]) for name in names])
-    return [weights[i] for i in order]
 
 
 def read(group: h5py.Group) -> Arrays:

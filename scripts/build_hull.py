@@ -2,7 +2,7 @@
 
     python scripts/build_hull.py
 
-Needs pip and an index that serves crabnet and matcalc; about five minutes on one core.
+Needs pip and an index that serves crabnet and matcalc; about three minutes on one core.
 
 The Materials Project formation energies that crabnet carries were made with the corrections of 2018
 (pymatgen's MPCompatibility: oxides, sulfides, +U, and fitted N2, F2, Cl2, H2 references). They are moved
@@ -27,7 +27,7 @@ import tarfile
 import tempfile
 import warnings
 import zipfile
-from functools import lru_cache
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from manifest import ASSETS, record
-from pymatgen.core import Composition, Element
+from pymatgen.core import Element, Species
 from ruamel.yaml import YAML
 
 from materium_rl.rewards.hull import HULL_ASSET, REFERENCES_ASSET, Hull, parse_formula
@@ -111,7 +111,8 @@ class Corrections:
         folder = files("pymatgen.analysis.compatibility")
         yaml = YAML(typ="safe")
         old: dict[str, Any] = yaml.load(folder.joinpath("MPCompatibility.yaml").read_text())
-        new: dict[str, Any] = yaml.load(folder.joinpath("MP2020Compatibility.yaml").read_text())["Corrections"]
+        mp2020: dict[str, Any] = yaml.load(folder.joinpath("MP2020Compatibility.yaml").read_text())
+        new = mp2020["Corrections"]
         self.anions = new["CompositionCorrections"]
         self.always = {
             "O": self.anions["oxide"] - old["OxideCorrections"]["oxide"],
@@ -127,16 +128,17 @@ class Corrections:
         if len(amounts) == 1:
             return 0.0
         top = max(amounts, key=electronegativity)
-        states = guess_oxidation_states(amounts, top)
+        charges = guess_charges(amounts, top)
+        old_u, new_u = self.old_u.get(top, {}), self.new_u.get(top, {})
         total = sum(self.always.get(element, 0.0) * n for element, n in amounts.items())
         for element, n in amounts.items():
-            if element in ANIONS and (element == top or states.get(element, 0.0) < 0):
+            if element in ANIONS and (element == top or charges.get(element, 0) < 0):
                 total += self.anions[element] * n
-            total += (self.new_u.get(top, {}).get(element, 0.0) - self.old_u.get(top, {}).get(element, 0.0)) * n
+            total += (new_u.get(element, 0.0) - old_u.get(element, 0.0)) * n
         return float(total / sum(amounts.values()))
 
 
-@lru_cache(maxsize=None)
+@cache
 def electronegativity(element: str) -> float:
     """Pauling electronegativity; -1 where there is none."""
     with warnings.catch_warnings():
@@ -145,15 +147,48 @@ def electronegativity(element: str) -> float:
     return -1.0 if math.isnan(value) else float(value)
 
 
-def guess_oxidation_states(amounts: Amounts, top: str) -> dict[str, float]:
-    """Oxidation states, only where an element besides the most electronegative could be an anion."""
-    if not any(element in ANIONS and element != top for element in amounts):
+@cache
+def occurrences() -> dict[tuple[str, int], float]:
+    """How often each element has each oxidation state in the ICSD, from pymatgen."""
+    table = YAML(typ="safe").load(files("pymatgen.core").joinpath("icsd_bv.yaml").read_text())
+    species = {Species.from_str(name): count for name, count in table["occurrence"].items()}
+    return {(s.symbol, int(s.oxi_state)): float(count) for s, count in species.items()}
+
+
+@cache
+def best_scores(element: str, number: int) -> dict[int, float]:
+    """Each total charge that a number of atoms can have, with the highest sum of occurrences."""
+    states = Element(element).icsd_oxidation_states or Element(element).common_oxidation_states
+    best = {0: 0.0}
+    for _ in range(number):
+        longer: dict[int, float] = {}
+        for charge, score in best.items():
+            for state in states:
+                total = score + occurrences().get((element, state), 0.0)
+                longer[charge + state] = max(total, longer.get(charge + state, total))
+        best = longer
+    return best
+
+
+def guess_charges(amounts: Amounts, top: str) -> dict[str, int]:
+    """Total charge of each element in the likeliest neutral assignment.
+
+    The same criterion as pymatgen's Composition.oxi_state_guesses(max_sites=-20), summed up by charge
+    instead of over all combinations. Only where an element besides the most electronegative could be
+    an anion; empty where there is no neutral assignment.
+    """
+    if sum(amounts.values()) > 20 or not any(e in ANIONS and e != top for e in amounts):
         return {}
-    try:
-        guesses = Composition(amounts).oxi_state_guesses(max_sites=-20)
-    except ValueError:  # pymatgen: more than 20 atoms in the reduced formula
-        return {}
-    return dict(guesses[0]) if guesses else {}
+    partial: dict[int, tuple[float, dict[str, int]]] = {0: (0.0, {})}
+    for element, number in amounts.items():
+        longer: dict[int, tuple[float, dict[str, int]]] = {}
+        for charge, (score, charges) in partial.items():
+            for own, gain in best_scores(element, number).items():
+                known = longer.get(charge + own)
+                if known is None or score + gain > known[0]:
+                    longer[charge + own] = (score + gain, {**charges, element: own})
+        partial = longer
+    return partial[0][1] if 0 in partial else {}
 
 
 def keep_hull_phases(energies: dict[str, float], references: dict[str, float]) -> dict[str, float]:
@@ -167,9 +202,7 @@ def keep_hull_phases(energies: dict[str, float], references: dict[str, float]) -
         candidates = {f: energies[f] for f in systems[elements] if len(elements) > 1 and energies[f] < 0}
         for formula, energy in candidates.items():
             hull.add(parse_formula(formula), energy)
-        for formula, energy in candidates.items():
-            if energy - hull.energy(parse_formula(formula)) <= ON_HULL:
-                kept[formula] = energy
+        kept |= {f: e for f, e in candidates.items() if e - hull.energy(parse_formula(f)) <= ON_HULL}
     return kept
 
 
@@ -183,7 +216,7 @@ def main() -> None:
         references = read_references(sdist)
         lowest = read_formation_energies(wheel)
     corrections = Corrections(references)
-    energies = {formula: energy + corrections.change(amounts) for formula, (amounts, energy) in lowest.items()}
+    energies = {f: energy + corrections.change(amounts) for f, (amounts, energy) in lowest.items()}
     kept = keep_hull_phases(energies, references)
     table = pa.table(
         {

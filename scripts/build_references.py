@@ -3,7 +3,7 @@
     python scripts/build_references.py --train mp_train.csv.gz
 
 Needs pip and an index that serves crabnet (for the formulas of the Materials Project), and a CSV file
-in the MP-20 convention (columns material_id and cif) with the training structures; about three minutes
+in the MP-20 convention (columns material_id and cif) with the training structures; about two minutes
 on one core.
 """
 
@@ -18,23 +18,25 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from build_hull import CRABNET, download
 from manifest import ASSETS, record
-from pymatgen.core import Composition, Structure
+from pymatgen.core import Composition
 
+from materium_rl.files import atomic_path
 from materium_rl.rewards.references import ASSET, build_arrays
+from materium_rl.structure_files import read_structures
 
 TABLES = ("mp_e_form", "mp_gap")
 SOURCE = (
-    "Materials Project (Jain et al., APL Materials 1, 011002, 2013): reduced formulas of the matbench_mp_e_form "
-    f"and matbench_mp_gap tables (Dunn et al., npj Comput. Mater. 6, 138, 2020) in {CRABNET}; structures, "
-    "fingerprints and prototype labels of the training split"
+    "Materials Project (Jain et al., APL Materials 1, 011002, 2013): reduced formulas of the "
+    "matbench_mp_e_form and matbench_mp_gap tables (Dunn et al., npj Comput. Mater. 6, 138, 2020) in "
+    f"{CRABNET}; structures, fingerprints and prototype labels of the training split"
 )
 LICENCE = "CC-BY-4.0 (Materials Project data); MIT (crabnet)"
 
 
 def main() -> None:
+    """Download the formulas, index the structures, write and record the asset."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--train", type=Path, required=True, help="CSV of the training structures")
     parser.add_argument("--crabnet", type=Path, help=f"wheel of {CRABNET}, if already downloaded")
@@ -43,10 +45,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         options = ("--ignore-requires-python", "--only-binary", "crabnet")
         formulas = read_formulas(arguments.crabnet or download(CRABNET, Path(scratch), *options))
-    table = pd.read_csv(arguments.train)
-    structures = [Structure.from_str(cif, fmt="cif") for cif in table["cif"]]
-    arrays = build_arrays(structures, table["material_id"].tolist(), formulas)
-    np.savez_compressed(ASSETS / ASSET, allow_pickle=False, **arrays)
+    result = read_structures(arguments.train).require_any(arguments.train)
+    print(result.summary())
+    structures = [row.structure for row in result.rows]
+    arrays = build_arrays(structures, [row.properties["material_id"] for row in result.rows], formulas)
+    with atomic_path(ASSETS / ASSET) as temporary:
+        np.savez_compressed(temporary, allow_pickle=False, **arrays)
     record(
         ASSET,
         source=SOURCE,

@@ -33,5 +33,6 @@ def record(name: str, *, source: str, licence: str, command: str) -> None:
         "command": command,
     }
     temporary = MANIFEST.with_suffix(".json.tmp")
-    temporary.write_text(json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False)
+    temporary.write_text(text + "\n", encoding="utf-8")
     os.replace(temporary, MANIFEST)

@@ -21,6 +21,7 @@ from materium_rl.resources import POLICY_FILES
 from materium_rl.rewards import registry
 from materium_rl.runs import RunFolder
 
+REPOSITORY = Path(__file__).resolve().parent.parent
 PLUGIN = '''
 from typing import ClassVar
 from materium_rl.rewards.base import Measurement, Reward
@@ -78,6 +79,7 @@ def files(folder: Path) -> set[str]:
 
 
 FINETUNE = ("finetune", "--policy", "pol", "--run", "new", "--gate", "none")
+PRETRAIN = ("pretrain", "--data", "data.csv")
 SITES = ("--reward", "sites", "--plugin", "plugin.py")
 
 
@@ -102,7 +104,10 @@ def test_nothing_heavy_is_imported_for_help() -> None:
 def test_dry_run_of_finetune_loads_no_torch(folder: Path) -> None:
     code = "import sys; from materium_rl import cli\ntry: cli.main()\nfinally: print('torch' in sys.modules)"
     done = subprocess.run(
-        [sys.executable, "-c", code, *FINETUNE, *SITES, "--dry-run"], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, *FINETUNE, *SITES, "--dry-run"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout.splitlines()[-1] == "False"
 
@@ -123,13 +128,14 @@ def test_finetune_options_reach_the_config(run: Command, folder: Path) -> None:
     assert tree["seed"] == 4
     assert tree["rl"]["steps"] == 3
     assert tree["rl"]["learning_rate"] == 1e-5
-    assert tree["reward"] | {"timeout": 0} == {
+    assert tree["reward"] | {"timeout": 0, "max_failed": 0} == {
         "expression": "0.5*sites(scale=2)",
         "gates": [],
         "aggregation": "sum",
         "plugins": ["plugin.py"],
         "workers": 2,
         "timeout": 0,
+        "max_failed": 0,
         "ray_address": "auto",
     }
     assert files(folder) == before
@@ -164,7 +170,9 @@ def test_generate_and_compare_dry_runs(run: Command, folder: Path) -> None:
 
 
 def test_resume_takes_the_config_of_the_run(run: Command) -> None:
-    code, out, _ = run("finetune", "--run", "old", "--resume", *SITES, "--gate", "none", "--steps", "90", "--dry-run")
+    code, out, _ = run(
+        "finetune", "--run", "old", "--resume", *SITES, "--gate", "none", "--steps", "90", "--dry-run"
+    )
     tree = YAML(typ="safe", pure=True).load(out)
     assert (code, tree["seed"], tree["rl"]["steps"]) == (0, 5, 90)
 
@@ -173,10 +181,10 @@ def test_resume_takes_the_config_of_the_run(run: Command) -> None:
     ("args", "message"),
     [
         (("pretrain", "--data", "gone.csv", "--run", "new"), r"--data: no file or folder at gone.csv"),
-        (("pretrain", "--data", "data.csv", "--validation", "gone", "--run", "new"), r"--validation: no file"),
+        ((*PRETRAIN, "--validation", "gone", "--run", "new"), r"--validation: no file"),
         (("pretrain", "--run", "new"), r"'data' is required"),
-        (("pretrain", "--data", "data.csv", "--run", "new", "--preset", "tiny"), r"'tiny' is not one of 'nano'"),
-        (("pretrain", "--data", "data.csv", "--run", "old"), r"run folder old already exists"),
+        ((*PRETRAIN, "--run", "new", "--preset", "tiny"), r"'tiny' is not one of 'nano'"),
+        ((*PRETRAIN, "--run", "old"), r"run folder old already exists"),
         ((*FINETUNE, *SITES, "--config", "bad.yaml"), r"bad.yaml, line 2.*malformed YAML"),
         ((*FINETUNE, *SITES, "--config", "bad_key.yaml"), r"'rl.lerning_rate'; did you mean 'learning_rate'"),
         ((*FINETUNE, *SITES, "--config", "gone.yaml"), r"no config file at gone.yaml"),
@@ -185,9 +193,10 @@ def test_resume_takes_the_config_of_the_run(run: Command) -> None:
         ((*FINETUNE, *SITES, "--steps", "0"), r"rl.steps: .*greater than or equal to 1"),
         ((*FINETUNE, *SITES, "--steps", "many"), r"--steps"),
         ((*FINETUNE, *SITES, "--setps", "3"), r"(?i)no such option.*--setps"),
-        ((*FINETUNE, "--reward", "sitess", "--plugin", "plugin.py"), r"unknown reward 'sitess'; did you mean 'sites'"),
+        ((*FINETUNE, *SITES, "--reward", "sitess"), r"unknown reward 'sitess'; did you mean 'sites'"),
         ((*FINETUNE, "--reward", "sites(scal=1)", "--plugin", "plugin.py"), r"unknown option 'scal'"),
         ((*FINETUNE, "--reward", "__import__('os').system('touch hacked')"), r"wrong reward expression"),
+        ((*FINETUNE, *SITES, "--ray-address", "auto"), r"reward: ray_address needs workers"),
         ((*FINETUNE, *SITES, "--gate", "bandgap"), r"--gate none cannot be combined"),
         ((*FINETUNE, *SITES, "--plugin", "gone.py"), r"gone.py does not exist"),
         (("finetune", "--policy", "poll", "--run", "new"), r"no policy 'poll'"),
@@ -219,14 +228,18 @@ def test_wrong_input(run: Command, folder: Path, args: tuple[str, ...], message:
     [
         (PolicyError("pol has no tokenizer"), 2, "error: pol has no tokenizer\n"),
         (RewardError("the hull is gone"), 1, "error: the hull is gone\n"),
-        (OSError(28, "No space left on device", "new/x"), 1, "error: [Errno 28] No space left on device: 'new/x'\n"),
+        (
+            OSError(28, "No space left on device", "new/x"),
+            1,
+            "error: [Errno 28] No space left on device: 'new/x'\n",
+        ),
         (KeyboardInterrupt(), 130, ""),
     ],
 )
 def test_exit_codes(
     run: Command, monkeypatch: pytest.MonkeyPatch, raised: BaseException, code: int, message: str
 ) -> None:
-    def finetune(*args: object) -> None:
+    def finetune(*args: object, **flags: object) -> None:
         raise raised
 
     module = types.ModuleType("materium_rl.rl.finetune")
@@ -238,11 +251,12 @@ def test_exit_codes(
 def test_command_passes_everything_on(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     module = types.ModuleType("materium_rl.rl.finetune")
-    module.finetune = lambda *args: calls.append(args)
+    module.finetune = lambda *args, **flags: calls.append((*args, flags))
     monkeypatch.setitem(sys.modules, "materium_rl.rl.finetune", module)
     assert run("finetune", "--run", "old", "--overwrite", *SITES, "--gate", "none", "--policy", "pol")[0] == 0
-    ((config, path, resume, overwrite),) = calls
-    assert (config.policy, config.reward.gates, path, resume, overwrite) == ("pol", (), Path("old"), False, True)
+    ((config, path, flags),) = calls
+    assert (config.policy, config.reward.gates, path) == ("pol", (), Path("old"))
+    assert flags == {"resume": False, "overwrite": True}
 
 
 def test_rewards_list_and_show(run: Command) -> None:
@@ -254,3 +268,12 @@ def test_rewards_list_and_show(run: Command) -> None:
     assert code == 0
     assert "Number of sites." in out
     assert "scale: float = 1.0" in out
+
+
+def test_reward_of_the_readme_works(run: Command, folder: Path) -> None:
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    (folder / "my_rewards.py").write_text(re.search(r"```python\n(.*?)```", readme, re.DOTALL)[1])
+    code, _, err = run(
+        *FINETUNE, "--plugin", "my_rewards.py", "--reward", "novelty + density(target=7)", "--dry-run"
+    )
+    assert (code, err) == (0, "")

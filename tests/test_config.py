@@ -75,7 +75,12 @@ def test_saved_config_loads_equal(tmp_path: Path) -> None:
     config = load_config(
         FinetuneConfig,
         overrides={"policy": "yes", "reward.plugins": [tmp_path / "a: b.py"]},
-        sets=["rl.learning_rate=1e-5", "reward.ray_address='123'", "reward.expression='0.5*novelty + x(a=\"#\")'"],
+        sets=[
+            "rl.learning_rate=1e-5",
+            "reward.ray_address='123'",
+            "reward.workers=1",
+            "reward.expression='0.5*novelty + x(a=\"#\")'",
+        ],
     )
     save_config(config, tmp_path / "config.yaml")
     assert load_config(FinetuneConfig, [tmp_path / "config.yaml"]) == config
@@ -157,7 +162,7 @@ def test_configs_are_frozen() -> None:
 
 
 def test_compare_needs_two_policies() -> None:
-    with pytest.raises(ConfigError, match="policies: .*at least 2"):
+    with pytest.raises(ConfigError, match=r"policies: .*at least 2"):
         load_config(CompareConfig, overrides={"policies": ["nano"]})
 
 

@@ -139,9 +139,14 @@ def test_damage_inside_the_metrics_is_not_ignored(tmp_path: Path) -> None:
 def test_failed_checkpoint_leaves_the_last_one(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "x", CONFIG)
     record(run, range(1, 3))
-    with pytest.raises(RuntimeError), run.checkpoint(4) as folder:
-        (folder / "state.txt").write_text("half")
-        raise RuntimeError
+
+    def crash() -> None:
+        with run.checkpoint(4) as folder:
+            (folder / "state.txt").write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        crash()
     assert [p.name for p in sorted(run.checkpoints.iterdir())] == ["latest", "step_000002"]
     assert run.latest_step() == 2
 
@@ -204,7 +209,12 @@ def test_atomic_path_replaces_folders_and_keeps_the_suffix(tmp_path: Path) -> No
 
 def test_atomic_path_keeps_the_old_file_on_failure(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("old")
-    with pytest.raises(RuntimeError), atomic_path(tmp_path / "x") as temporary:
-        temporary.write_text("ne")
-        raise RuntimeError
+
+    def crash() -> None:
+        with atomic_path(tmp_path / "x") as temporary:
+            temporary.write_text("ne")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        crash()
     assert tree(tmp_path) == {"x": b"old"}

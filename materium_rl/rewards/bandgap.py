@@ -55,7 +55,7 @@ class BandGap(Reward):
     )
     members: Literal["all", "reward", "evaluation"] = Field(
         default="reward",
-        description="Half of the ensemble that scores; evaluate with the other half, unseen by training",
+        description="Networks that score: all six, three to train with, or the other three to judge",
     )
 
     _ensemble: MEGNetEnsemble | None = PrivateAttr(default=None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -67,6 +67,8 @@ class Reward(BaseModel):
     ``scope`` is ``"structure"`` when each structure is measured on its own (runs in the workers,
     in chunks) and ``"batch"`` when the whole batch and the history matter (runs once, in the main
     process; such a reward also implements ``state_dict`` and ``load_state_dict``).
+    ``screening`` marks a cheap check that, as a gate, runs before everything else: a structure that
+    is invalid there is not measured further.
     ``requires`` names shared work (see ``rewards.shared``) that is computed once per structure.
     """
 
@@ -77,6 +79,7 @@ class Reward(BaseModel):
     citation: ClassVar[str] = ""
     scope: ClassVar[Literal["structure", "batch"]] = "structure"
     requires: ClassVar[tuple[str, ...]] = ()
+    screening: ClassVar[bool] = False
 
     def load(self) -> None:
         """Load models and tables; called once per process before the first ``measure``."""
@@ -95,3 +98,14 @@ class Reward(BaseModel):
     def shaping(self) -> Shaping:
         """The curve that maps a raw value to a score in [0, 1]."""
         raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the reward remembers of earlier batches, as plain data that fits into JSON."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore ``state_dict``.
+
+        Raises:
+            RewardError: The state is that of a reward with other options.
+        """

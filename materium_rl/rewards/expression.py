@@ -16,10 +16,11 @@ A weight of 0 makes a monitor: measured and recorded, no part of the reward.
 from __future__ import annotations
 
 import ast
+import json
 import math
 import warnings
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any
 
 from materium_rl.errors import ConfigError
 
@@ -59,7 +60,7 @@ def format_expression(terms: list[Term] | tuple[Term, ...]) -> str:
 
 
 def _format_term(term: Term) -> str:
-    name = term.name if term.name.isidentifier() else repr(term.name)
+    name = term.name if term.name.isidentifier() else json.dumps(term.name, ensure_ascii=False)
     options = ", ".join(f"{key}={value!r}" for key, value in term.options.items())
     call = f"{name}({options})" if options else name
     weight = repr(float(term.weight)).removesuffix(".0")
@@ -81,7 +82,7 @@ class _Reader:
         for node in self._summands(self._tree()):
             term = self._term(node)
             if any(term.name == other.name for other in terms):
-                self._refuse(node, f"{term.name!r} appears twice; write each reward once, with its weight")
+                raise self._wrong(node, f"{term.name!r} appears twice; write each reward once")
             terms.append(term)
         return terms
 
@@ -91,11 +92,11 @@ class _Reader:
                 warnings.simplefilter("ignore")  # "str object is not callable", invalid escapes
                 return ast.parse(self.text, mode="eval").body
         except SyntaxError as error:
-            column = min(max((error.offset or 1) - 1, 0), len(self.text))
+            column = min((error.offset or len(self.text) + 1) - 1, len(self.text))  # 0: at the end
             reason = f"not a reward expression ({error.msg})"
             if ".py:" in self.text:
                 reason += '; a file needs quotes: "my_rewards.py:Hardness"(target=30)'
-            self._refuse_at(column, reason)
+            raise self._wrong_at(column, reason) from None
         except (ValueError, RecursionError, MemoryError) as error:
             raise ConfigError(f"cannot read the reward expression: {error}") from None
 
@@ -113,26 +114,26 @@ class _Reader:
         if isinstance(node, ast.BinOp):
             return self._weighted(node)
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-            self._refuse(node, "a weight cannot be negative; turn the reward's own curve round instead")
+            raise self._wrong(node, "a weight cannot be negative; turn the reward's own curve round instead")
         if isinstance(node, ast.Call):
             return Term(self._name(node.func), self._options(node))
         return Term(self._name(node))
 
     def _weighted(self, node: ast.BinOp) -> Term:
         if isinstance(node.op, ast.Sub):
-            self._refuse(node.right, "rewards are added, not subtracted; a weight cannot be negative")
+            raise self._wrong(node.right, "rewards are added, not subtracted; a weight cannot be negative")
         if not isinstance(node.op, ast.Mult):
-            self._refuse(node, "only + between rewards and * between a weight and a reward are allowed")
+            raise self._wrong(node, "only + between rewards and * between a weight and a reward are allowed")
         left, right = node.left, node.right
         if _is_number(right) and not _is_number(left):
             left, right = right, left
         if not _is_number(left):
-            self._refuse(left, "expected a number before *; rewards are combined with +")
+            raise self._wrong(left, "expected a number before *; rewards are combined with +")
         if isinstance(right, ast.BinOp):
-            self._refuse(right, "a weight belongs to one reward; write 0.5*a + 0.5*b")
+            raise self._wrong(right, "a weight belongs to one reward; write 0.5*a + 0.5*b")
         weight = self._number(left)
         if weight < 0:
-            self._refuse(left, "a weight cannot be negative; turn the reward's own curve round instead")
+            raise self._wrong(left, "a weight cannot be negative; turn the reward's own curve round instead")
         term = self._term(right)
         return Term(term.name, term.options, weight)
 
@@ -143,20 +144,20 @@ class _Reader:
             path, _, attribute = node.value.rpartition(":")
             if path.endswith(".py") and attribute.isidentifier():
                 return node.value
-            self._refuse(node, "a quoted reward must read file.py:Class or file.py:function")
+            raise self._wrong(node, "a quoted reward must read file.py:Class or file.py:function")
         if isinstance(node, ast.Constant):
-            self._refuse(node, "expected a reward, found a plain value")
-        self._refuse(node, f"{_describe(node)} is not allowed here; expected a reward name")
+            raise self._wrong(node, "expected a reward, found a plain value")
+        raise self._wrong(node, f"{_describe(node)} is not allowed here; expected a reward name")
 
     def _options(self, node: ast.Call) -> dict[str, Any]:
         if node.args:
-            self._refuse(node.args[0], "options are written as name=value")
+            raise self._wrong(node.args[0], "options are written as name=value")
         options: dict[str, Any] = {}
         for keyword in node.keywords:
             if keyword.arg is None:
-                self._refuse(keyword.value, "** is not allowed; write each option as name=value")
+                raise self._wrong(keyword.value, "** is not allowed; write each option as name=value")
             if keyword.arg in options:
-                self._refuse(keyword.value, f"option {keyword.arg!r} is given twice")
+                raise self._wrong(keyword.value, f"option {keyword.arg!r} is given twice")
             options[keyword.arg] = self._literal(keyword.value)
         return options
 
@@ -168,8 +169,11 @@ class _Reader:
             return ast.literal_eval(node)
         if isinstance(node, ast.Constant) and (node.value is None or isinstance(node.value, bool | str)):
             return node.value
-        self._refuse(node, f"{_describe(node)} is not allowed; an option is a number, text, True, False, "
-                     "None or a list of these")
+        raise self._wrong(
+            node,
+            f"{_describe(node)} is not allowed; an option is a number, text, True, False, "
+            "None or a list of these",
+        )
 
     def _number(self, node: ast.expr) -> float:
         try:
@@ -177,15 +181,15 @@ class _Reader:
         except OverflowError:
             value = math.inf
         if not math.isfinite(value):
-            self._refuse(node, "the number is not finite")
+            raise self._wrong(node, "the number is not finite")
         return value
 
-    def _refuse(self, node: ast.expr, reason: str) -> NoReturn:
+    def _wrong(self, node: ast.expr, reason: str) -> ConfigError:
         line = self.text.encode()
-        self._refuse_at(len(line[: node.col_offset].decode()), reason)
+        return self._wrong_at(len(line[: node.col_offset].decode()), reason)
 
-    def _refuse_at(self, column: int, reason: str) -> NoReturn:
-        raise ConfigError(f"wrong reward expression: {reason}\n  {self.text}\n  {' ' * column}^")
+    def _wrong_at(self, column: int, reason: str) -> ConfigError:
+        return ConfigError(f"wrong reward expression: {reason}\n  {self.text}\n  {' ' * column}^")
 
 
 def _is_number(node: ast.expr) -> bool:

@@ -45,7 +45,7 @@ def reward_from_function(function: Callable[..., Any]) -> type[FunctionReward]:
     Raises:
         RewardError: If the signature is a different one.
     """
-    parameters = list(inspect.signature(function, eval_str=True).parameters.values())
+    parameters = list(inspect.signature(function).parameters.values())
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     options = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
     if len(positional) != 1 or len(positional) + len(options) != len(parameters):
@@ -61,6 +61,10 @@ def reward_from_function(function: Callable[..., Any]) -> type[FunctionReward]:
         for p in options
     }
     made = create_model(function.__name__, __base__=FunctionReward, __module__=function.__module__, **fields)
+    try:  # only now, and for the options alone: the structures' type may be a name for type checkers
+        made.model_rebuild()
+    except NameError as error:
+        raise RewardError(f"{function.__name__} cannot be a reward: an option's type: {error}") from error
     made.name = function.__name__
     made.function = staticmethod(function)
     made.curve = getattr(function, "shaping", Identity())

@@ -4,9 +4,9 @@ The first ``N_ALL`` entries are the average minimum distances AMD_k of Widdowson
 Math. Comput. Chem. 87, 529 (2022): entry k is the mean over sites of the distance to the k-th nearest
 neighbour. They ignore the species. The last ``N_LIKE`` entries are the same to the k-th nearest
 neighbour of the site's own element, all rare earths being one; they tell two decorations of one
-framework apart without naming an element. Lengths are in units of (volume per atom)^(1/3), so density does not count. Both
-parts are independent of cell, origin, site order and orientation, and change continuously when
-atoms move.
+framework apart without naming an element. Lengths are in units of (volume per atom)^(1/3), so density
+does not count. Both parts are independent of cell, origin, site order and orientation, and change
+continuously when atoms move.
 """
 
 from __future__ import annotations

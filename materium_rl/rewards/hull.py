@@ -117,7 +117,7 @@ class Hull:
 
     def _build_system(self, elements: tuple[str, ...]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Shares (elements, phases) and energies (phases,) of all phases made of these elements."""
-        phases = [(((element, 1.0),), 0.0) for element in elements]
+        phases: list[tuple[Fractions, float]] = [(((element, 1.0),), 0.0) for element in elements]
         for size in range(2, len(elements) + 1):
             for subset in combinations(elements, size):
                 phases.extend(self._phases.get(subset, ()))

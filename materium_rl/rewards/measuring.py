@@ -144,7 +144,7 @@ def load_reward(reward: Reward) -> None:
     """
     try:
         reward.load()
-    except (Exception, SystemExit) as error:  # noqa: BLE001 (worker boundary)
+    except (Exception, SystemExit) as error:
         cause = str(error) if isinstance(error, MateriumError) else f"{type(error).__name__}: {error}"
         raise RewardError(f"reward {reward.name!r} cannot be loaded: {cause}") from error
     for name in reward.requires:

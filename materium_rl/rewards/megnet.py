@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -125,13 +126,14 @@ class ShiftedSoftplus(nn.Module):
     """softplus(x) - ln 2."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Any shape -> the same shape."""
         return softplus(x).sub_(LN2)
 
 
 def mlp(sizes: Sequence[int], *, activate_last: bool) -> nn.Sequential:
     """Linear layers with shifted softplus between them, and after the last one if asked."""
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+    for inputs, outputs in pairwise(sizes):
         layers += [nn.Linear(inputs, outputs), ShiftedSoftplus()]
     return nn.Sequential(*(layers if activate_last else layers[:-1]))
 
@@ -202,7 +204,7 @@ class Set2Set(nn.Module):
     def forward(self, rows: Tensor, index: Tensor, graphs: int) -> Tensor:
         """(M, C) rows of G graphs -> (G, 2 * size)."""
         memory = self.project(rows)
-        readout = memory.new_zeros(graphs, 2 * self.size)
+        readout: Tensor = memory.new_zeros(graphs, 2 * self.size)
         for _ in range(self.steps):
             enter, candidate, leave = self.gates(readout).chunk(3, dim=1)
             cell = hard_sigmoid(enter) * torch.tanh(candidate)

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
 OVERLAP = 0.5
 """Å. Sites closer than any bond: a sum of points, not a crystal (H-H in H2 is 0.74 Å)."""
-HALFWAY = 0.1
+HALFWAY = 0.05
 """Fingerprint distance at which half of a tier's band is paid."""
+FARTHEST = 0.2
+"""Distances beyond it pay no more: hardly a real structure reaches it, vacuum and needles do."""
 
 
 class Tier(StrEnum):
@@ -55,16 +57,21 @@ class Novelty(Reward):
       element of the same chemical family on every place; all rare earths count as one element.
     - ``known_prototype`` (0.5 to 0.7): known prototype, elements that no relative of it has.
     - ``new_prototype`` (0.7 to 1.0): no reference has the prototype, **and** none of the same
-      anonymous formula lies within ``min_distance``. Without the second condition a small distortion,
-      which lowers the symmetry and so changes the label, would pay.
+      anonymous formula lies within ``min_distance`` or, up to twice that, has its sites within
+      StructureMatcher's reach. Without the second condition a small distortion, which lowers the
+      symmetry and so changes the label, would pay.
 
     Within a tier the value rises with the fingerprint distance d to the nearest reference as
-    d / (d + 0.1). Nearest of the same formula or else anonymous formula; for a new prototype nearest
-    of all, elements ignored, so that colouring a known framework with more elements pays least.
+    d / (d + 0.05), up to d = 0.2, so that at most 0.8 of a band is paid. Nearest of the same formula
+    or else anonymous formula; for a new prototype nearest of all, elements ignored, so that colouring
+    a known framework with more elements pays least.
 
     Args:
         min_distance: Fingerprint distance, in units of (volume per atom)^(1/3), below which an
-            unknown prototype counts as a distortion of a known one.
+            unknown prototype counts as a distortion of a known one. Moving every atom of 400
+            reference structures by 0.2 Å in random directions gives 0.06 in the median and more than
+            0.1 in 5 %; straining them by 5 % gives 0.04. Real structures whose prototype is not
+            among the references lie 0.12 away in the median.
     """
 
     name: ClassVar[str] = "novelty"
@@ -123,7 +130,9 @@ class Novelty(Reward):
         if shortest < OVERLAP:
             return Invalid(f"two sites are {shortest:.2f} Å apart; the limit is {OVERLAP} Å")
         tier, nearest = self._place(references, structure, prototype, fingerprint)
-        return Measurement(_value(tier, nearest.distance), details=_details(references, tier, nearest, prototype))
+        return Measurement(
+            _value(tier, nearest.distance), details=_details(references, tier, nearest, prototype)
+        )
 
     def _place(
         self, references: ReferenceIndex, structure: Structure, prototype: Prototype, fingerprint: Fingerprint
@@ -135,7 +144,7 @@ class Novelty(Reward):
             return (Tier.NEW_ARRANGEMENT, nearest) if same is None else (Tier.KNOWN, same)
         if references.known_substitution(prototype):
             return Tier.SUBSTITUTION, nearest
-        relatives = references.within(fingerprint, prototype, self.min_distance)
+        relatives = references.relatives(structure, prototype, fingerprint, self.min_distance)
         if any(references.family_formulas[row] == prototype.family_formula for row in relatives):
             return Tier.SUBSTITUTION, nearest
         if relatives or references.known_prototype(prototype):
@@ -145,10 +154,13 @@ class Novelty(Reward):
 
 def _value(tier: Tier, distance: float) -> float:
     lowest, limit = BANDS[tier]
-    return lowest + (limit - lowest) * distance / (distance + HALFWAY)
+    paid = min(distance, FARTHEST)
+    return lowest + (limit - lowest) * paid / (paid + HALFWAY)
 
 
-def _details(references: ReferenceIndex, tier: Tier, nearest: Nearest, prototype: Prototype) -> dict[str, Any]:
+def _details(
+    references: ReferenceIndex, tier: Tier, nearest: Nearest, prototype: Prototype
+) -> dict[str, Any]:
     return {
         "tier": tier.value,
         "nearest_id": nearest.material_id,

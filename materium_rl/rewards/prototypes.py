@@ -17,7 +17,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import gcd
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -178,8 +177,12 @@ def _prototype(structure: Structure) -> Prototype | Invalid:
     amounts = Counter(symbols)
     label, counts, data = _label(basis, positions, symbols)
     merged = _merge_rare_earths(symbols)
-    merged_label, merged_counts, _ = (label, counts, data) if merged == symbols else _label(basis, positions, merged)
-    framework, _, _ = (label, counts, data) if len(amounts) == 1 else _label(basis, positions, ["X"] * len(symbols))
+    merged_label, merged_counts, _ = (
+        (label, counts, data) if merged == symbols else _label(basis, positions, merged)
+    )
+    framework, _, _ = (
+        (label, counts, data) if len(amounts) == 1 else _label(basis, positions, ["X"] * len(symbols))
+    )
     return Prototype(
         formula=Composition(amounts).reduced_formula,
         anonymous_formula=anonymous_formula(counts),
@@ -201,20 +204,19 @@ def _merge_rare_earths(symbols: list[str]) -> list[str]:
 
 
 @cache
-def _moyopy() -> ModuleType:
-    """Import moyopy; its warning about each supercell says nothing that a label needs."""
-    import moyopy
-
+def _quieten_moyopy() -> None:
+    """Silence moyopy's warning about each supercell: it says nothing that a label needs."""
     logging.getLogger("moyo").setLevel(logging.ERROR)
-    return moyopy
 
 
 def _symmetry(basis: np.ndarray, positions: np.ndarray, numbers: list[int]) -> MoyoDataset | None:
-    moyopy = _moyopy()
+    import moyopy
+
+    _quieten_moyopy()
     cell = moyopy.Cell(basis.tolist(), positions.tolist(), [number + 1 for number in numbers])
     for symprec in (SYMPREC, *FALLBACK_SYMPRECS):
         try:
-            return moyopy.MoyoDataset(cell, symprec=symprec, rotate_basis=False)  # type: ignore[no-any-return]
+            return moyopy.MoyoDataset(cell, symprec=symprec, rotate_basis=False)
         except ValueError:  # moyopy's error for every search that does not close
             continue
     return None

@@ -161,7 +161,7 @@ def _load(point: EntryPoint) -> type[Reward]:
     where = f"reward {point.name!r} of {_distribution(point)} ({point.value})"
     try:
         value = point.load()
-    except (Exception, SystemExit) as error:  # noqa: BLE001 (foreign code)
+    except (Exception, SystemExit) as error:
         raise RewardError(f"{where} cannot be loaded: {type(error).__name__}: {error}") from error
     reward = _checked(value, where)
     if reward.name != point.name:
@@ -215,9 +215,11 @@ def _module(path: Path) -> ModuleType:
     sys.modules[name] = module  # before it runs: dataclasses and pydantic look the module up
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 (foreign code)
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise RewardError(f"reward file {path} cannot be imported: {type(error).__name__}: {error}") from error
+        raise RewardError(
+            f"reward file {path} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
     _MODULES[path] = module
     return module
 

@@ -84,7 +84,7 @@ class ScoreTable:
 
     @property
     def outcomes(self) -> np.ndarray:
-        """str (N,): ok, invalid or failed."""
+        """Str (N,): ok, invalid or failed."""
         return np.array([row.outcome.value for row in self.rows], dtype=str)
 
     def scores(self, name: str) -> np.ndarray:

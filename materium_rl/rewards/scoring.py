@@ -47,7 +47,7 @@ def _geometric(weights: Sequence[float], scores: Sequence[float]) -> float:
     return math.exp(sum(w * math.log(s) for w, s in zip(weights, scores, strict=True)) / sum(weights))
 
 
-def _minimum(weights: Sequence[float], scores: Sequence[float]) -> float:
+def _minimum(_weights: Sequence[float], scores: Sequence[float]) -> float:
     return min(scores)
 
 
@@ -247,11 +247,10 @@ class Scorer:
             return TermScore(SKIPPED, reason="not measured: turned down before")
         if isinstance(result, Invalid):
             return TermScore(Outcome.INVALID.value, reason=result.reason)
-        if isinstance(result, Measurement):
-            result = _scored(self._rewards[name], result)
-        if isinstance(result, Failure):
-            return TermScore(Outcome.FAILED.value, reason=result.reason)
-        measurement, score = result
+        scored = result if isinstance(result, Failure) else _scored(self._rewards[name], result)
+        if isinstance(scored, Failure):
+            return TermScore(Outcome.FAILED.value, reason=scored.reason)
+        measurement, score = scored
         total = sum(self.weights.values())
         return TermScore(
             Outcome.OK.value,
@@ -310,7 +309,11 @@ def _assemble(
         reward, term = _create(gate)
         if reward.name in names:
             raise ConfigError(f"gate {reward.name!r} is given twice")
-        if reward.name in rewards and gate.options and rewards[reward.name] != reward:
+        if (
+            reward.name in rewards
+            and gate.options
+            and rewards[reward.name].model_dump() != reward.model_dump()
+        ):
             raise ConfigError(
                 f"{reward.name!r} is both a gate and a term, with different options; give them to one only"
             )
@@ -350,11 +353,14 @@ def _scored(reward: Reward, measurement: Measurement) -> tuple[Measurement, floa
 
 
 def _labels(structure: Structure | Invalid, sample: Sample) -> dict[str, Any]:
-    readable = not isinstance(structure, Invalid)
     prototype = sample.labels.get("prototype")
+    formula, n_sites = None, None
+    if not isinstance(structure, Invalid):
+        n_sites = len(structure)
+        formula = structure.composition.reduced_formula if n_sites else None
     return {
-        "formula": structure.composition.reduced_formula if readable and len(structure) else None,
-        "n_sites": len(structure) if readable else 0,
+        "formula": formula,
+        "n_sites": n_sites,
         "prototype": getattr(prototype, "label", None),
         "framework": getattr(prototype, "framework_label", None),
         "family_formula": getattr(prototype, "family_formula", None),

@@ -18,6 +18,7 @@ class Identity(_Curve):
     kind: Literal["identity"] = "identity"
 
     def __call__(self, value: float) -> float:
+        """Score of a raw value."""
         return min(1.0, max(0.0, value))
 
 
@@ -29,6 +30,7 @@ class TargetWindow(_Curve):
     width: float = Field(gt=0)
 
     def __call__(self, value: float) -> float:
+        """Score of a raw value."""
         return math.exp(-0.5 * ((value - self.target) / self.width) ** 2)
 
 
@@ -40,7 +42,21 @@ class SoftStep(_Curve):
     zero: float
 
     def __call__(self, value: float) -> float:
+        """Score of a raw value."""
         return min(1.0, max(0.0, (value - self.zero) / (self.full - self.zero)))
 
 
-Shaping = Annotated[Identity | TargetWindow | SoftStep, Field(discriminator="kind")]
+class SoftDecay(_Curve):
+    """1 up to ``full``, then 1 / (1 + ((value - full) / (half - full))^2): 1/2 at ``half``, never 0."""
+
+    kind: Literal["soft_decay"] = "soft_decay"
+    full: float
+    half: float
+
+    def __call__(self, value: float) -> float:
+        """Score of a raw value."""
+        excess = max(0.0, value - self.full) / (self.half - self.full)
+        return 1.0 / (1.0 + excess**2)
+
+
+Shaping = Annotated[Identity | TargetWindow | SoftStep | SoftDecay, Field(discriminator="kind")]

@@ -34,7 +34,6 @@ _WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "PASSIVE",  # spinning OpenMP threads slow a busy machine down eightfold
-    "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "0"),
 }
 _OBJECT_STORE = 100_000_000
 
@@ -78,9 +77,7 @@ class _Batch:
         self.parts = parts
         self.samples = [Sample() for _ in structures]
         chunks = range(0, len(structures), chunk_size)
-        self.pending = deque(
-            _Unit(list(range(i, min(i + chunk_size, len(structures))))) for i in chunks
-        )
+        self.pending = deque(_Unit(list(range(i, min(i + chunk_size, len(structures))))) for i in chunks)
         self._settled: set[int] = set()
         self._culprits: set[int] = set()
 
@@ -128,9 +125,11 @@ class InlineBackend(Backend):
         self._measurer = Measurer(plan)
 
     def start(self) -> None:
+        """Load every reward here."""
         self._measurer.load()
 
     def run(self, structures: Sequence[Structure]) -> list[Sample]:
+        """Measure chunk by chunk."""
         batch = _Batch(structures, self._chunk_size, self._measurer.parts)
         while batch.pending:
             unit = batch.pending.popleft()
@@ -205,6 +204,7 @@ class RayBackend(Backend):
         self._owns_ray = False
 
     def start(self) -> None:
+        """Start Ray, unless it runs already, and the actors; all load at the same time."""
         import ray
 
         if not ray.is_initialized():
@@ -220,6 +220,7 @@ class RayBackend(Backend):
             raise
 
     def run(self, structures: Sequence[Structure]) -> list[Sample]:
+        """Hand chunks to free actors until all are done."""
         batch = _Batch(structures, self._chunk_size, self._parts)
         try:
             while batch.pending or any(seat.unit for seat in self._seats):
@@ -233,6 +234,7 @@ class RayBackend(Backend):
         return batch.samples
 
     def close(self) -> None:
+        """Kill the actors; shut Ray down only if ``start`` started it."""
         import ray
 
         for seat in self._seats:
@@ -351,15 +353,18 @@ def _connect(address: str | None, n_workers: int) -> None:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     import ray
 
-    if address is not None:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-        return
-    ray.init(
-        address="local",  # RAY_ADDRESS in the environment would otherwise join somebody's cluster
-        _node_ip_address="127.0.0.1",
-        num_cpus=max(n_workers, os.cpu_count() or 1),
-        object_store_memory=_OBJECT_STORE,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
+    options: dict[str, Any] = {"address": address}
+    if address is None:
+        options = {
+            "address": "local",  # RAY_ADDRESS in the environment would otherwise join somebody's cluster
+            "_node_ip_address": "127.0.0.1",
+            "num_cpus": max(n_workers, os.cpu_count() or 1),
+            "object_store_memory": _OBJECT_STORE,
+            "include_dashboard": False,
+        }
+    try:
+        ray.init(**options, log_to_driver=False, logging_level="ERROR")
+    except Exception as error:  # Ray raises bare Exception
+        ray.shutdown()
+        where = f"join the Ray cluster at {address}" if address else "start Ray on this machine"
+        raise RewardError(f"cannot {where}: {error}; workers=0 scores without Ray") from error

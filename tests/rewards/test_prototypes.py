@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 from pymatgen.core import Element, Lattice, Structure
@@ -23,11 +25,13 @@ def label_of(structure: Structure) -> Prototype:
     return prototype
 
 
+@cache
 def rock_salt(cation: str = "Na", anion: str = "Cl", a: float = 5.64, first: float = 0.0) -> Structure:
     sites = [[first] * 3, [first + 0.5] * 3]
     return Structure.from_spacegroup("Fm-3m", Lattice.cubic(a), [cation, anion], sites)
 
 
+@cache
 def perovskite(corner: str = "A", a: float = 3.905) -> Structure:
     """SrTiO3 with Sr (A) or Ti (B) at the origin."""
     if corner == "A":
@@ -37,11 +41,13 @@ def perovskite(corner: str = "A", a: float = 3.905) -> Structure:
     return Structure.from_spacegroup("Pm-3m", Lattice.cubic(a), ["Sr", "Ti", "O"], coords)
 
 
+@cache
 def rutile() -> Structure:
     lattice = Lattice.tetragonal(4.594, 2.959)
     return Structure.from_spacegroup("P4_2/mnm", lattice, ["Ti", "O"], [[0, 0, 0], [0.305, 0.305, 0]])
 
 
+@cache
 def olivine() -> Structure:
     """Mg2SiO4 in Pnma: an orthorhombic cell whose axes can be named in six ways."""
     coords = [[0, 0, 0], [0.277, 0.25, 0.991], [0.094, 0.25, 0.426]]
@@ -61,11 +67,15 @@ def shuffled(structure: Structure, seed: int = 0) -> Structure:
 
 
 def strained(structure: Structure, by: float = 0.01) -> Structure:
-    return Structure(structure.lattice.scale(structure.volume * (1 + by) ** 3), structure.species, structure.frac_coords)
+    return Structure(
+        structure.lattice.scale(structure.volume * (1 + by) ** 3), structure.species, structure.frac_coords
+    )
 
 
 def rotated_axes(structure: Structure) -> Structure:
-    return Structure(structure.lattice.matrix[[2, 0, 1]], structure.species, structure.frac_coords[:, [2, 0, 1]])
+    return Structure(
+        structure.lattice.matrix[[2, 0, 1]], structure.species, structure.frac_coords[:, [2, 0, 1]]
+    )
 
 
 def oxidised(structure: Structure, states: dict[str, int]) -> Structure:
@@ -77,7 +87,14 @@ def oxidised(structure: Structure, states: dict[str, int]) -> Structure:
 @pytest.mark.parametrize("make", [rock_salt, perovskite, rutile, olivine])
 @pytest.mark.parametrize(
     "change",
-    [shifted, shuffled, strained, rotated_axes, lambda s: s.get_primitive_structure(), lambda s: s * (2, 1, 1)],
+    [
+        shifted,
+        shuffled,
+        strained,
+        rotated_axes,
+        lambda s: s.get_primitive_structure(),
+        lambda s: s * (2, 1, 1),
+    ],
     ids=["origin", "order", "strain", "axes", "primitive", "supercell"],
 )
 def test_writing_does_not_change_the_label(make, change):
@@ -128,7 +145,9 @@ def test_diamond_and_zincblende_share_the_framework_only():
 def test_heusler_variants():
     def heusler(number: str, quarters: dict[str, float]) -> Prototype:
         return label_of(
-            Structure.from_spacegroup(number, Lattice.cubic(6.0), list(quarters), [[x] * 3 for x in quarters.values()])
+            Structure.from_spacegroup(
+                number, Lattice.cubic(6.0), list(quarters), [[x] * 3 for x in quarters.values()]
+            )
         )
 
     full = heusler("Fm-3m", {"Cu": 0.25, "Mn": 0.5, "Al": 0.0})
@@ -137,7 +156,10 @@ def test_heusler_variants():
     quaternary = heusler("F-43m", {"Li": 0.25, "Al": 0.0, "Si": 0.5, "Cu": 0.75})
     inverse = label_of(
         Structure.from_spacegroup(
-            "F-43m", Lattice.cubic(6.0), ["Mn", "Mn", "Al", "Co"], [[0.25] * 3, [0.5] * 3, [0.0] * 3, [0.75] * 3]
+            "F-43m",
+            Lattice.cubic(6.0),
+            ["Mn", "Mn", "Al", "Co"],
+            [[0.25] * 3, [0.5] * 3, [0.0] * 3, [0.75] * 3],
         )
     )
     assert full.label == "ABC2_225_A:4(m-3m)_B:4(m-3m)_C:8(-43m)"
@@ -159,7 +181,9 @@ def test_two_rare_earths_count_as_one():
 def test_mirror_images_share_the_label():
     def quartz(mirrored: bool) -> Structure:
         lattice = Lattice.hexagonal(4.913, 5.405)
-        left = Structure.from_spacegroup("P3_221", lattice, ["Si", "O"], [[0.4697, 0, 0], [0.4135, 0.2669, 0.1191]])
+        left = Structure.from_spacegroup(
+            "P3_221", lattice, ["Si", "O"], [[0.4697, 0, 0], [0.4135, 0.2669, 0.1191]]
+        )
         if not mirrored:
             return left
         return Structure(lattice.matrix * [1, 1, -1], left.species, left.frac_coords)

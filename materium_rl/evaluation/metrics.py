@@ -1,0 +1,369 @@
+"""From one scored table of samples to the funnel and to what says how honest its novelty is.
+
+Every share of the funnel is of the structures *requested*. Means and shares that describe the
+composition are of the valid samples, and again of all that could be parsed.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from materium_rl.evaluation.statistics import Bootstrap, jensen_shannon
+from materium_rl.rewards.novelty import Tier
+from materium_rl.rewards.prototypes import RARE_EARTH, family
+from materium_rl.rewards.uniqueness import merged_formula
+from materium_rl.structures import structures_match
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from pymatgen.core import Structure
+
+STABLE_BELOW = 0.1
+"""eV/atom above the hull; about four times CHGNet's error."""
+PER = 1024
+"""Numbers of distinct things are given per so many structures requested (scaled; they do not grow
+in proportion, so compare only equal n)."""
+COMMONEST = 5
+ANION_FORMERS = frozenset({"N", "O", "F", "S", "Cl", "Se", "Br", "Te", "I"})
+NEW_FORMULA_TIERS = (Tier.SUBSTITUTION, Tier.KNOWN_PROTOTYPE, Tier.NEW_PROTOTYPE)
+VALIDITY, STABILITY, NOVELTY, GAP = "validity", "stability", "novelty", "bandgap"
+
+Unit = Literal["%", "number", "bits"]
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """What a figure is.
+
+    Args:
+        key: Its name in files.
+        title: Its name in tables.
+        unit: ``%`` (stored as a share, 0 to 1), ``number`` or ``bits``.
+        text: How it is counted.
+        needs: Rewards that must have been measured.
+    """
+
+    key: str
+    title: str
+    unit: Unit
+    text: str
+    needs: tuple[str, ...] = ()
+
+
+FUNNEL = (
+    Definition("parsed", "parsed", "%", "completions that decode to a structure"),
+    Definition("valid", "valid", "%", "pass the validity gate: distances, density, cell shape, no vacuum"),
+    Definition(
+        "scored", "scored", "%", "valid, with an energy above the hull and a novelty", (STABILITY, NOVELTY)
+    ),
+    Definition(
+        "failed", "not measured", "%", "valid, but the energy, the band gap or the novelty has failed"
+    ),
+    Definition("stable", "stable", "%", f"energy above the hull below {STABLE_BELOW} eV/atom", (STABILITY,)),
+    Definition("on_hull", "on or below the hull", "%", "energy above the hull of 0 eV/atom", (STABILITY,)),
+    Definition(
+        "unique",
+        "unique",
+        "%",
+        "valid, and the first of its structure among the samples (StructureMatcher, oxidation states and "
+        "cell ignored)",
+    ),
+    Definition(
+        "novel",
+        "novel",
+        "%",
+        "valid; reduced formula neither in the Materials Project nor in the training data",
+        (NOVELTY,),
+    ),
+    Definition(
+        "novel_structure",
+        "novel by structure",
+        "%",
+        "valid; matches no training structure (the weaker test: a known formula in a new arrangement counts)",
+        (NOVELTY,),
+    ),
+    Definition(
+        "sun", "S.U.N.", "%", "stable, unique and novel; of equal ones the first counts", (STABILITY, NOVELTY)
+    ),
+    Definition(
+        "sun_structure", "S.U.N. by structure", "%", "the same with novel by structure", (STABILITY, NOVELTY)
+    ),
+    Definition(
+        "on_target", "on target", "%", "valid; predicted band gap within one width of the target", (GAP,)
+    ),
+    Definition(
+        "on_target_of_stable",
+        "on target, of the stable",
+        "%",
+        "share of the stable samples",
+        (STABILITY, GAP),
+    ),
+    Definition("sun_on_target", "S.U.N. and on target", "%", "both", (STABILITY, NOVELTY, GAP)),
+)
+HONESTY = (
+    Definition(
+        "sun_prototypes",
+        f"prototypes in S.U.N. per {PER:,}",
+        "number",
+        "distinct prototypes (anonymous formula, space group, occupied orbits; rare earths not merged) among "
+        f"the S.U.N. samples, per {PER:,} requested",
+        (STABILITY, NOVELTY),
+    ),
+    Definition(
+        "sun_frameworks",
+        f"frameworks in S.U.N. per {PER:,}",
+        "number",
+        f"the same with all sites taken as one element, per {PER:,} requested",
+        (STABILITY, NOVELTY),
+    ),
+    Definition(
+        "sun_merged_formulas",
+        f"merged S.U.N. formulas per {PER:,}",
+        "number",
+        f"distinct S.U.N. formulas with all rare earths taken as one element, per {PER:,} requested",
+        (STABILITY, NOVELTY),
+    ),
+    Definition(
+        "sun_substitutions",
+        "substitutions, of the S.U.N.",
+        "%",
+        "share of the S.U.N. samples that are a training structure with elements swapped in their families",
+        (STABILITY, NOVELTY),
+    ),
+    Definition("top5", "five commonest prototypes", "%", "samples in the five prototypes written most often"),
+    Definition("mean_sites", "mean sites", "number", "sites per cell, mean over the valid samples"),
+    Definition(
+        "mean_elements", "mean elements", "number", "elements per structure, mean over the valid samples"
+    ),
+    Definition(
+        "rare_earth", "with rare earths", "%", "share of the valid samples with Sc, Y or a lanthanide"
+    ),
+    Definition(
+        "anion",
+        "with an anion former",
+        "%",
+        "share of the valid samples with N, O, F, S, Cl, Se, Br, Te or I",
+    ),
+    Definition(
+        "element_divergence",
+        "element divergence",
+        "bits",
+        "Jensen-Shannon divergence from the training data of how often each element occurs (once per "
+        "structure, valid samples)",
+    ),
+    Definition("elements", "elements used", "number", "distinct elements in the valid samples"),
+)
+PARSED_TOO = tuple(
+    Definition(
+        f"{d.key}_parsed", f"{d.title} (parsed)", d.unit, "the same over every sample that could be parsed"
+    )
+    for d in HONESTY
+    if d.key in ("mean_sites", "mean_elements", "rare_earth", "anion")
+)
+DEFINITIONS = (*FUNNEL, *HONESTY, *PARSED_TOO)
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A figure with its 95 % interval.
+
+    Args:
+        value: NaN if it has no meaning here (a share of nothing, a reward that was not measured).
+        low: Lower end; NaN for counts of distinct things, which resampling would underestimate.
+        high: Upper end.
+    """
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+
+
+def structure_groups(structures: Sequence[Structure | None], formulas: Sequence[str | None]) -> list[int]:
+    """Number N structures so that two have the same number if they are the same crystal.
+
+    Each is compared with the first of every group of its reduced formula, in order.
+
+    Args:
+        structures: N structures; None for one to leave out.
+        formulas: Their reduced formulas.
+
+    Returns:
+        N group numbers, counted from 0; -1 for what was left out.
+    """
+    firsts: dict[str, list[tuple[int, Structure]]] = {}
+    groups: list[int] = []
+    count = 0
+    for structure, formula in zip(structures, formulas, strict=True):
+        if structure is None or formula is None:
+            groups.append(-1)
+            continue
+        known = firsts.setdefault(formula, [])
+        same = next((group for group, first in known if structures_match(structure, first)), None)
+        if same is None:
+            same = count
+            known.append((same, structure))
+            count += 1
+        groups.append(same)
+    return groups
+
+
+def add_verdicts(frame: pd.DataFrame, groups: Sequence[int], *, target: float, width: float) -> pd.DataFrame:
+    """Add a column of group numbers and one of True or False per stage of the funnel.
+
+    Stages that need a reward that is not in the table are False.
+
+    Args:
+        frame: ``ScoreTable.to_frame()`` with the reward ``validity``, N rows.
+        groups: From ``structure_groups``.
+        target: Wanted band gap in eV.
+        width: Largest distance from it in eV.
+    """
+    group = np.array(groups, dtype=np.int64)
+    valid = _outcome_is(frame, VALIDITY, "ok")
+    e_above_hull, gap = _values(frame, STABILITY), _values(frame, GAP)
+    ranked = valid & _outcome_is(frame, NOVELTY, "ok")
+    stable = valid & (e_above_hull < STABLE_BELOW)
+    novel = ranked & _tier_is(frame, *NEW_FORMULA_TIERS)
+    novel_structure = ranked & ~_tier_is(frame, Tier.KNOWN)
+    sun = _first_of_each(group, stable & novel)
+    on_target = valid & (np.abs(gap - target) <= width)
+    return frame.assign(
+        group=group,
+        parsed=frame["n_sites"].notna().to_numpy(),
+        valid=valid,
+        scored=ranked & np.isfinite(e_above_hull),
+        failed=valid
+        & np.logical_or.reduce([_outcome_is(frame, r, "failed") for r in (STABILITY, NOVELTY, GAP)]),
+        stable=stable,
+        on_hull=valid & (e_above_hull <= 0),
+        unique=_first_of_each(group, valid),
+        novel=novel,
+        novel_structure=novel_structure,
+        sun=sun,
+        sun_structure=_first_of_each(group, stable & novel_structure),
+        on_target=on_target,
+        sun_on_target=sun & on_target,
+    )
+
+
+def figures(
+    verdicts: pd.DataFrame, training_elements: Mapping[str, int], *, n_boot: int = 1000, seed: int = 0
+) -> dict[str, Figure]:
+    """Every figure of ``DEFINITIONS``.
+
+    Args:
+        verdicts: From ``add_verdicts``, one row per structure requested.
+        training_elements: Element -> number of training structures with it.
+        n_boot: Bootstrap resamples.
+        seed: Of the resamples.
+    """
+    n = len(verdicts)
+    bootstrap = Bootstrap(n, n_boot=n_boot, seed=seed)
+    everything = np.ones(n, dtype=bool)
+    found = {
+        d.key: _ratio(bootstrap, verdicts[d.key].to_numpy(), everything)
+        for d in FUNNEL
+        if d.key != "on_target_of_stable"
+    }
+    stable, on_target = verdicts["stable"].to_numpy(), verdicts["on_target"].to_numpy()
+    found["on_target_of_stable"] = _ratio(bootstrap, stable & on_target, stable)
+    found |= _variety(verdicts, bootstrap)
+    for among, suffix in (("valid", ""), ("parsed", "_parsed")):
+        described = _composition(verdicts, bootstrap, verdicts[among].to_numpy())
+        found |= {f"{key}{suffix}": figure for key, figure in described.items()}
+    used = element_counts(verdicts.loc[verdicts["valid"], "formula"])
+    found["elements"] = Figure(len(used))
+    symbols = sorted({*used, *training_elements})
+    found["element_divergence"] = Figure(
+        jensen_shannon([used.get(s, 0) for s in symbols], [training_elements.get(s, 0) for s in symbols])
+    )
+    measured = [name for name in (STABILITY, NOVELTY, GAP) if f"{name}.outcome" in verdicts]
+    return {d.key: found[d.key] if {*d.needs} <= {*measured} else Figure(math.nan) for d in DEFINITIONS}
+
+
+def element_counts(formulas: Iterable[str]) -> Counter[str]:
+    """Element -> number of formulas that have it."""
+    return Counter(symbol for formula in formulas for symbol in elements_of(formula))
+
+
+def elements_of(formula: str) -> set[str]:
+    """Element symbols in a formula, brackets or not: ``Lu(SiOs)2`` -> Lu, Si, Os."""
+    return set(re.findall(r"[A-Z][a-z]?", formula))
+
+
+def _variety(verdicts: pd.DataFrame, bootstrap: Bootstrap) -> dict[str, Figure]:
+    """Whether the S.U.N. samples are different things, or one thing in many colours."""
+    n = len(verdicts)
+    sun = verdicts[verdicts["sun"]]
+    merged = {merged_formula(formula) for formula in sun["formula"]}
+    valid = verdicts["valid"].to_numpy()
+    top = [label for label, _ in Counter(verdicts["prototype"][valid].dropna()).most_common(COMMONEST)]
+    swapped = _tier_is(verdicts, Tier.SUBSTITUTION) & verdicts["sun"].to_numpy()
+    return {
+        "sun_prototypes": Figure(PER * sun["prototype"].nunique() / n),
+        "sun_frameworks": Figure(PER * sun["framework"].nunique() / n),
+        "sun_merged_formulas": Figure(PER * len(merged) / n),
+        "sun_substitutions": _ratio(bootstrap, swapped, verdicts["sun"].to_numpy()),
+        "top5": _ratio(bootstrap, valid & verdicts["prototype"].isin(top).to_numpy(), np.ones(n, dtype=bool)),
+    }
+
+
+def _composition(verdicts: pd.DataFrame, bootstrap: Bootstrap, among: Flags) -> dict[str, Figure]:
+    """What the samples flagged in ``among`` are made of."""
+    symbols = [
+        elements_of(formula) if use else set()
+        for formula, use in zip(verdicts["formula"], among, strict=True)
+    ]
+    sites = np.where(among, verdicts["n_sites"].to_numpy(dtype=np.float64, na_value=0.0), 0.0)
+    rare = np.array([any(family(symbol) == RARE_EARTH for symbol in s) for s in symbols])
+    anion = np.array([not ANION_FORMERS.isdisjoint(s) for s in symbols])
+    return {
+        "mean_sites": _ratio(bootstrap, sites, among),
+        "mean_elements": _ratio(bootstrap, np.array([len(s) for s in symbols]), among),
+        "rare_earth": _ratio(bootstrap, rare, among),
+        "anion": _ratio(bootstrap, anion, among),
+    }
+
+
+def _ratio(bootstrap: Bootstrap, numerator: NDArray[np.generic], denominator: Flags) -> Figure:
+    count = int(denominator.sum())
+    if count == 0:
+        return Figure(math.nan)
+    return Figure(float(numerator.sum()) / count, *bootstrap.interval(numerator, denominator))
+
+
+def _first_of_each(groups: NDArray[np.int64], flags: Flags) -> Flags:
+    """Those of the flagged rows that are the first of their group among the flagged."""
+    first = np.zeros(len(groups), dtype=bool)
+    rows = np.flatnonzero(flags)
+    _, places = np.unique(groups[rows], return_index=True)
+    first[rows[places]] = True
+    return first
+
+
+def _outcome_is(frame: pd.DataFrame, reward: str, outcome: str) -> Flags:
+    return _column_is_in(frame, f"{reward}.outcome", [outcome])
+
+
+def _tier_is(frame: pd.DataFrame, *tiers: Tier) -> Flags:
+    return _column_is_in(frame, "novelty.tier", [tier.value for tier in tiers])
+
+
+def _column_is_in(frame: pd.DataFrame, column: str, values: Sequence[str]) -> Flags:
+    if column not in frame:
+        return np.zeros(len(frame), dtype=bool)
+    return np.asarray(frame[column].isin(values), dtype=bool)
+
+
+def _values(frame: pd.DataFrame, reward: str) -> NDArray[np.float64]:
+    column = f"{reward}.value"
+    return np.asarray(frame[column] if column in frame else np.full(len(frame), np.nan), dtype=np.float64)

@@ -1,0 +1,93 @@
+"""``materium-rl finetune``: a pretrained policy, a reward, a run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from materium_rl.config import FinetuneConfig, RewardConfig
+from materium_rl.interrupts import GracefulInterrupt
+from materium_rl.policies.loading import Policy, load_policy
+from materium_rl.policies.sampling import sample_many
+from materium_rl.rewards.scoring import Scorer
+from materium_rl.rl.grpo import CrystalGRPOTrainer
+from materium_rl.rl.guards import Guards
+from materium_rl.rl.progress import Progress
+from materium_rl.runs import RunFolder
+
+REFERENCE_STREAM_SAMPLES = 512
+"""Samples of the pretrained policy that set the reference of the guards."""
+
+
+def finetune(config: FinetuneConfig, run: Path, *, resume: bool = False, overwrite: bool = False) -> Path:
+    """Fine-tune a policy; returns the run folder.
+
+    Raises:
+        ConfigError: Wrong policy, reward or folder; nothing has been written then.
+        KeyboardInterrupt: Ctrl-C, after a checkpoint has been written.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    policy = load_policy(config.policy, device=device)
+    _switch_dropout_off(policy)
+    with make_scorer(config.reward) as scorer:
+        folder = RunFolder.create(run, config, resume=resume, overwrite=overwrite)
+        checkpoint = folder.latest_checkpoint() if resume else None
+        guards = Guards(config.guards.descriptors, config.guards.strength)
+        with Progress(config.rl.steps) as progress, GracefulInterrupt() as interrupt:
+            trainer = CrystalGRPOTrainer(policy, scorer, guards, config, folder, progress)
+            trainer.add_callback(_StopOnInterrupt(interrupt))
+            if checkpoint:
+                trainer.restore_rollout_state(checkpoint)
+            else:
+                guards.fit(_reference_structures(policy, config))
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if interrupt.requested:
+        raise KeyboardInterrupt
+    return folder.path
+
+
+def make_scorer(config: RewardConfig) -> Scorer:
+    """The scorer that a reward config describes."""
+    return Scorer(
+        config.expression,
+        gates=config.gates,
+        aggregation=config.aggregation,
+        workers=config.workers,
+        timeout=config.timeout,
+        plugins=config.plugins,
+        ray_address=config.ray_address,
+    )
+
+
+def _reference_structures(policy: Policy, config: FinetuneConfig) -> list[Any]:
+    completions = sample_many(
+        policy.model, REFERENCE_STREAM_SAMPLES, seed=config.seed, temperature=config.rl.temperature
+    )
+    return [policy.codec.decode(row.tolist()) for row in completions.ids]
+
+
+def _switch_dropout_off(policy: Policy) -> None:
+    """The behaviour policy has no dropout, so the updated one must have none either."""
+    policy.model.config.dropout = 0.0
+    policy.model.config.attention_dropout = 0.0
+    for layer in policy.model.model.layers:
+        layer.self_attn.attention_dropout = 0.0
+    for module in policy.model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+
+
+class _StopOnInterrupt(TrainerCallback):
+    """Ends the training after the step in which Ctrl-C was pressed, with a checkpoint."""
+
+    def __init__(self, interrupt: GracefulInterrupt) -> None:
+        self.interrupt = interrupt
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        last = state.global_step >= state.max_steps
+        if self.interrupt.requested or last:
+            control.should_save = True
+            control.should_training_stop = True

@@ -1,0 +1,203 @@
+"""GRPO on crystals: TRL's trainer with our sampler, scores and log-probabilities.
+
+TRL keeps the optimizer, the clipped loss, the KL penalty to the reference policy and the loop. What is
+replaced: sampling (the static-cache sampler), scoring (the whole table of outcomes instead of a list of
+floats) and the log-probabilities (TRL's own path skips the model's forward, and with it the grammar).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch import Tensor
+from trl import GRPOConfig, GRPOTrainer
+
+from materium_rl.config import FinetuneConfig
+from materium_rl.policies.loading import Policy
+from materium_rl.policies.modeling import CrystalForCausalLM
+from materium_rl.rewards.scoring import Scorer
+from materium_rl.rl.advantages import group_advantages, zero_spread_fraction
+from materium_rl.rl.guards import Guards
+from materium_rl.rl.progress import Progress
+from materium_rl.rl.rollout import Rollout, collect
+from materium_rl.runs import RunFolder
+from materium_rl.tokenizer import CrystalTokenizer
+
+ROLLOUT_STATE = "rollout_state.pt"
+
+
+class CrystalGRPOTrainer(GRPOTrainer):
+    """One batch of crystals per generation; see ``_generate_and_score_completions``.
+
+    Args:
+        policy: Policy to train.
+        scorer: Scores the decoded structures.
+        guards: Descriptors whose drift is held back.
+        config: The whole fine-tuning config.
+        run: Where samples, metrics and checkpoints go.
+        progress: Shows each step to the user.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        scorer: Scorer,
+        guards: Guards,
+        config: FinetuneConfig,
+        run: RunFolder,
+        progress: Progress,
+    ) -> None:
+        self.codec, self.scorer, self.guards = policy.codec, scorer, guards
+        self.config, self.run, self.progress = config, run, progress
+        super().__init__(
+            model=policy.model,
+            reward_funcs=[_scored_in_rollout],
+            args=trainer_arguments(config, run.path),
+            train_dataset=Dataset.from_dict({"prompt": ["[SOS] [ATOMS]"] * config.rl.batch_size}),
+            processing_class=CrystalTokenizer(policy.codec.settings),
+        )
+
+    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Tensor]:
+        """Sample, decode, score, advantages, record: the inputs of TRL's loss."""
+        step = self.state.global_step + 1
+        rl = self.config.rl
+        rollout = collect(
+            self.accelerator.unwrap_model(self.model),
+            self.codec,
+            self.scorer,
+            batch_size=rl.batch_size,
+            seed=self.config.seed,
+            step=step,
+            temperature=rl.temperature,
+        )
+        standard = self.guards.standardise(rollout.structures)
+        advantages = group_advantages(rollout.table.rewards, rl.group_size, descriptors=standard)
+        advantages += np.where(np.isnan(rollout.table.rewards), 0.0, self.guards.restoring(standard))
+        self._record(step, rollout, advantages)
+        return self._loss_inputs(rollout, advantages)
+
+    def _loss_inputs(self, rollout: Rollout, advantages: np.ndarray) -> dict[str, Tensor]:
+        mask = rollout.completion_mask
+        inputs = {
+            "prompt_ids": rollout.prompt_ids,
+            "prompt_mask": torch.ones_like(rollout.prompt_ids),
+            "completion_ids": rollout.completion_ids,
+            "completion_mask": mask,
+            "advantages": torch.from_numpy(advantages).to(rollout.log_probs),
+            "num_items_in_batch": mask.sum(),
+            "old_per_token_logps": rollout.log_probs,
+        }
+        if self.beta != 0.0:
+            whole = torch.cat([rollout.prompt_ids, rollout.completion_ids], dim=1)
+            with torch.no_grad():
+                inputs["ref_per_token_logps"] = self._get_per_token_logps_and_entropies(
+                    self.ref_model, whole, torch.ones_like(whole), rollout.completion_ids.shape[1]
+                )[0]
+        return inputs
+
+    def _get_per_token_logps_and_entropies(  # type: ignore[override]
+        self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, **_: Any
+    ) -> tuple[Tensor, Tensor, None]:
+        """Grammar-masked log-probabilities and entropies of the last ``logits_to_keep`` tokens."""
+        policy: CrystalForCausalLM = self.accelerator.unwrap_model(model)
+        first = input_ids.shape[1] - logits_to_keep
+        log_probs, entropies = policy.token_log_probs(
+            input_ids, temperature=self.config.rl.temperature, first=first
+        )
+        return log_probs, entropies, None
+
+    def _record(self, step: int, rollout: Rollout, advantages: np.ndarray) -> None:
+        frame = rollout.to_frame()
+        frame["advantage"] = advantages
+        self.run.write_samples(step, frame)
+        metrics = rollout_metrics(frame, self.scorer.names)
+        metrics["frac_reward_zero_std"] = zero_spread_fraction(rollout.table.rewards, self.config.rl.group_size)
+        metrics["completions/mean_length"] = float(rollout.completion_mask.sum(dim=1).float().mean())
+        metrics |= {f"guard/{name}": drift for name, drift in self.guards.drift().items()}
+        for name, value in metrics.items():
+            self._metrics["train"][name].append(value)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Write one line of metrics and show it."""
+        super().log(logs, start_time)
+        if "loss" in logs:
+            row = {"step": self.state.global_step, **logs}
+            self.run.append_metrics(row)
+            self.progress.show(row)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write weights, optimizer, schedule, generators, archives and guards under one name."""
+        step = self.state.global_step
+        with self.run.checkpoint(step, keep=self.config.keep_checkpoints) as folder:
+            self.save_model(str(folder), _internal_call=True)
+            self._save_optimizer_and_scheduler(str(folder))
+            self._save_rng_state(str(folder))
+            self.state.save_to_json(str(folder / "trainer_state.json"))
+            (folder / "archives.json").write_text(json.dumps(self.scorer.state_dict()), encoding="utf-8")
+            torch.save(self.guards.state_dict(), folder / ROLLOUT_STATE)
+
+    def restore_rollout_state(self, checkpoint: Path) -> None:
+        """Load archives and guards of a checkpoint; weights and optimizer are loaded by ``train``."""
+        self.scorer.load_state_dict(json.loads((checkpoint / "archives.json").read_text(encoding="utf-8")))
+        self.guards.load_state_dict(torch.load(checkpoint / ROLLOUT_STATE, weights_only=False))
+
+
+def trainer_arguments(config: FinetuneConfig, folder: Path) -> GRPOConfig:
+    """TRL's arguments for a fine-tuning config; one optimizer step per batch of completions."""
+    rl = config.rl
+    return GRPOConfig(
+        output_dir=str(folder),
+        max_steps=rl.steps * rl.num_iterations,
+        per_device_train_batch_size=rl.batch_size,
+        gradient_accumulation_steps=1,
+        steps_per_generation=1,
+        num_generations=rl.group_size,
+        num_iterations=rl.num_iterations,
+        learning_rate=rl.learning_rate,
+        lr_scheduler_type="constant_with_warmup",
+        warmup_steps=5,
+        weight_decay=0.0,
+        max_grad_norm=rl.max_grad_norm,
+        beta=rl.kl_coef,
+        epsilon=rl.clip_range,
+        loss_type=rl.loss_type,
+        temperature=rl.temperature,
+        logging_steps=1,
+        save_strategy="steps",
+        save_steps=config.checkpoint_every,
+        seed=config.seed,
+        use_cpu=not torch.cuda.is_available(),
+        bf16=False,
+        gradient_checkpointing=False,
+        disable_dropout=True,
+        remove_unused_columns=False,
+        ignore_data_skip=True,
+        disable_tqdm=True,
+        report_to=[],
+    )
+
+
+def rollout_metrics(frame: Any, names: list[str]) -> dict[str, float]:
+    """Means of a batch for ``metrics.jsonl``, keys as in TRL where TRL has them."""
+    rewards = frame["reward"].to_numpy(dtype=float)
+    metrics = {"reward": float(np.nanmean(rewards)), "reward_std": float(np.nanstd(rewards))}
+    for outcome in ("ok", "invalid", "failed"):
+        metrics[f"outcome/{outcome}"] = float((frame["outcome"] == outcome).mean())
+    for name in names:
+        scores = frame[f"{name}.score"].to_numpy(dtype=float)
+        if not np.isnan(scores).all():
+            metrics[f"rewards/{name}/mean"] = float(np.nanmean(scores))
+            metrics[f"values/{name}/mean"] = float(np.nanmean(frame[f"{name}.value"].to_numpy(dtype=float)))
+    prototypes = frame.loc[frame["outcome"] == "ok", "prototype"].value_counts()
+    metrics["prototypes/distinct"] = float(len(prototypes))
+    metrics["prototypes/top5_share"] = float(prototypes.head(5).sum() / len(frame))
+    return metrics
+
+
+def _scored_in_rollout(**_: Any) -> list[float]:
+    raise RuntimeError("rewards are computed in CrystalGRPOTrainer._generate_and_score_completions")

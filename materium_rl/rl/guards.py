@@ -1,0 +1,99 @@
+"""Guards: what the policy must not buy its reward with.
+
+Reward can be won by shrinking the cell, by leaving compounds for intermetallics or by filling sites
+with rare earths; none of that is what the user asked for. A guard is a descriptor of a structure
+(number of sites, presence of a rare earth, of an anion former, ...). Two things keep its mean near
+that of the pretrained policy:
+
+* the part of the rewards that is linear in the descriptors is removed before they become advantages,
+  so that no update is, to first order, paid for moving them;
+* a restoring term pushes back what has drifted all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from pymatgen.core import Structure
+
+ANION_FORMERS = frozenset({"N", "O", "F", "S", "Cl", "Se", "Br", "Te", "I"})
+RARE_EARTHS = frozenset(
+    {"Sc", "Y", "La", "Ce", "Pr", "Nd", "Pm", "Sm", "Eu", "Gd", "Tb", "Dy", "Ho", "Er", "Tm", "Yb", "Lu"}
+)
+
+def _share(structure: Structure, symbols: frozenset[str]) -> float:
+    return float(any(e.symbol in symbols for e in structure.composition.elements))
+
+
+DESCRIPTORS = {
+    "n_sites": lambda s: float(len(s)),
+    "n_elements": lambda s: float(len(s.composition.elements)),
+    "rare_earth": lambda s: _share(s, RARE_EARTHS),
+    "anion": lambda s: _share(s, ANION_FORMERS),
+    "oxygen": lambda s: _share(s, frozenset({"O"})),
+    "halogen": lambda s: _share(s, frozenset({"F", "Cl", "Br", "I"})),
+    "chalcogen": lambda s: _share(s, frozenset({"S", "Se", "Te"})),
+    "alkali": lambda s: _share(s, frozenset({"Li", "Na", "K", "Rb", "Cs"})),
+    "alkaline_earth": lambda s: _share(s, frozenset({"Be", "Mg", "Ca", "Sr", "Ba"})),
+}
+"""Guards by name: a structure -> a number."""
+
+
+def describe(structures: Sequence[Structure], names: Sequence[str]) -> np.ndarray:
+    """Descriptors of N structures, float64 (N, F)."""
+    rows = [[DESCRIPTORS[name](s) for name in names] for s in structures]
+    return np.array(rows, dtype=np.float64).reshape(len(structures), len(names))
+
+
+@dataclass
+class Guards:
+    """Keeps the means of the descriptors near their reference.
+
+    Args:
+        names: Descriptors, keys of ``DESCRIPTORS``.
+        strength: Weight of the restoring term; 0 leaves only the orthogonalised advantages.
+        memory: Share of the running mean that one batch does not replace.
+    """
+
+    names: tuple[str, ...]
+    strength: float
+    memory: float = 0.8
+    reference: np.ndarray = field(default_factory=lambda: np.empty((2, 0)))
+    running: np.ndarray = field(default_factory=lambda: np.empty(0))
+
+    def fit(self, structures: Sequence[Structure]) -> None:
+        """Take mean and spread of the reference policy's samples as the reference."""
+        rows = describe(structures, self.names)
+        self.reference = np.stack([rows.mean(axis=0), rows.std(axis=0) + 1e-6])
+        self.running = self.reference[0].copy()
+
+    def standardise(self, structures: Sequence[Structure]) -> np.ndarray:
+        """Descriptors in units of the reference spread, (N, F)."""
+        mean, spread = self.reference
+        standard: np.ndarray = (describe(structures, self.names) - mean) / spread
+        return standard
+
+    def restoring(self, standard: np.ndarray) -> np.ndarray:
+        """Term to add to the advantages (N,), after counting this batch into the running means."""
+        mean, spread = self.reference
+        batch = standard.mean(axis=0) * spread + mean
+        self.running = self.memory * self.running + (1 - self.memory) * batch
+        drift = (self.running - mean) / spread
+        term: np.ndarray = -self.strength * (standard - standard.mean(axis=0)) @ drift
+        return term
+
+    def drift(self) -> dict[str, float]:
+        """Running mean of each descriptor over its reference mean, minus 1."""
+        ratio = self.running / np.maximum(self.reference[0], 1e-9) - 1
+        return {name: float(value) for name, value in zip(self.names, ratio, strict=True)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Reference and running means."""
+        return {"names": self.names, "reference": self.reference, "running": self.running}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore ``state_dict``."""
+        self.reference, self.running = state["reference"], state["running"]

@@ -1,0 +1,67 @@
+"""One batch of experience: sample, decode, score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from pymatgen.core import Structure
+from torch import Tensor
+
+from materium_rl.grammar import TokenClass
+from materium_rl.policies.modeling import CrystalForCausalLM
+from materium_rl.policies.sampling import sample, sequence_seeds
+from materium_rl.rewards.score_table import ScoreTable
+from materium_rl.rewards.scoring import Scorer
+from materium_rl.tokenizer import CrystalCodec
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """B completions with their structures and scores.
+
+    Args:
+        prompt_ids: (B, 2).
+        completion_ids: (B, T), right-padded.
+        log_probs: Behaviour log-probabilities (B, T).
+        structures: B decoded structures.
+        table: B rows of scores.
+    """
+
+    prompt_ids: Tensor
+    completion_ids: Tensor
+    log_probs: Tensor
+    structures: list[Structure]
+    table: ScoreTable
+
+    @property
+    def completion_mask(self) -> Tensor:
+        """1 for the tokens of a completion, 0 for its padding, (B, T)."""
+        return (self.completion_ids != TokenClass.PAD).long()
+
+    def to_frame(self) -> pd.DataFrame:
+        """The score table with the tokens and the CIF of every sample."""
+        frame = self.table.to_frame()
+        ids = [row[row != TokenClass.PAD].tolist() for row in self.completion_ids]
+        frame["tokens"] = ids
+        frame["log_prob"] = self.log_probs.sum(dim=1).tolist()
+        return frame
+
+
+def collect(
+    model: CrystalForCausalLM,
+    codec: CrystalCodec,
+    scorer: Scorer,
+    *,
+    batch_size: int,
+    seed: int,
+    step: int,
+    temperature: float,
+) -> Rollout:
+    """Sample a batch with the seeds (seed, step, index), decode and score it."""
+    seeds = sequence_seeds(seed, batch_size, stream=step)
+    completions = sample(model, seeds, temperature=temperature, prompt=codec.prompt)
+    structures = [codec.decode(row.tolist()) for row in completions.ids]
+    prompt = torch.tensor([codec.prompt] * batch_size, device=completions.ids.device)
+    return Rollout(prompt, completions.ids, completions.log_probs, structures, scorer.score(structures))

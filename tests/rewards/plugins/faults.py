@@ -1,0 +1,104 @@
+"""Cheap rewards that misbehave on marked structures: the mark is the lattice length a in Å."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import PrivateAttr
+
+from materium_rl.rewards.base import Invalid, Measurement, Result, Reward
+from materium_rl.rewards.shaping import Identity
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+MARK = 4.44
+"""Å"""
+
+
+def marked(structure: Structure) -> bool:
+    """Whether the fault strikes on this structure."""
+    return abs(structure.lattice.a - MARK) < 1e-6
+
+
+class Fault(Reward):
+    """0.5 for every structure, but ``kind`` happens on marked ones."""
+
+    name: ClassVar[str] = "fault"
+
+    kind: str
+
+    def load(self) -> None:
+        """Fail here if asked to."""
+        if self.kind == "load":
+            raise FileNotFoundError("model.pt")
+        if self.kind == "exit_in_load":
+            os._exit(3)
+
+    def shaping(self) -> Identity:
+        """The value is the score."""
+        return Identity()
+
+    def measure(self, structures: Sequence[Structure]) -> list[Result]:
+        """Misbehave on marked structures."""
+        answers: list[Any] = []
+        for structure in structures:
+            answers += self._answer() if marked(structure) else [Measurement(0.5)]
+        return answers
+
+    def _answer(self) -> list[Any]:
+        if self.kind == "raise":
+            raise ValueError("no such parameter")
+        if self.kind == "leave":
+            raise SystemExit(1)
+        if self.kind == "hang":
+            time.sleep(60)
+        if self.kind == "crash":
+            os._exit(1)
+        odd = {
+            "none": None, "nan": float("nan"), "inf": Measurement(float("-inf")), "text": "0.5",
+            "uncertainty": Measurement(0.5, float("nan")), "detail": Measurement(0.5, None, {"x": [1]}),
+            "invalid": Invalid("too strange"), "above": 7.0,
+        }  # fmt: skip
+        return [] if self.kind == "short" else [odd[self.kind]]
+
+
+class History(Reward):
+    """Batch scope: the number of structures seen so far, over 100."""
+
+    name: ClassVar[str] = "history"
+    scope: ClassVar[Any] = "batch"
+    broken: bool = False
+    _seen: list[int] = PrivateAttr(default_factory=lambda: [0])
+
+    def shaping(self) -> Identity:
+        """The value is the score."""
+        return Identity()
+
+    def measure(self, structures: Sequence[Structure]) -> list[Result]:
+        """Count."""
+        if self.broken:
+            raise ValueError("archive lost")
+        self._seen[0] += len(structures)
+        return [Measurement(self._seen[0] / 100)] * len(structures)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The count."""
+        return {"seen": self._seen[0]}
+
+    def load_state_dict(self, state: Any) -> None:
+        """Restore the count."""
+        self._seen[0] = state["seen"]
+
+
+def length(structures: Sequence[Structure], *, longest: float = 10.0) -> list[float]:
+    """Lattice length a over ``longest``: a plain function as a reward."""
+    return [structure.lattice.a / longest for structure in structures]
+
+
+def angle(structures: Sequence[Structure]) -> list[float]:
+    """Lattice angle alpha over 180 degrees."""
+    return [structure.lattice.alpha / 180 for structure in structures]

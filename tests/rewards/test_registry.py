@@ -1,0 +1,164 @@
+"""Finding rewards: entry points, files, and what is said about broken ones."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from materium_rl.errors import ConfigError, RewardError
+from materium_rl.rewards import registry
+from materium_rl.rewards.base import Reward
+
+PLUGIN = """
+from materium_rl.rewards.base import Measurement, Reward
+from materium_rl.rewards.shaping import Identity
+
+class Hardness(Reward):
+    name = "{name}"
+    unit = "GPa"
+    target: float = 30.0
+    def measure(self, structures):
+        return [Measurement(self.target) for _ in structures]
+    def shaping(self):
+        return Identity()
+
+def size(structures, *, top: float = 20.0):
+    return [len(s) / top for s in structures]
+
+def wrong(structures, top):
+    return []
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Path:
+    path = tmp_path / "my_rewards.py"
+    path.write_text(PLUGIN.format(name=f"hardness_{abs(hash(tmp_path))}"))
+    return path
+
+
+def _point(name: str, value: str, distribution: str) -> EntryPoint:
+    point = EntryPoint(name, value, registry.GROUP)
+    return point._for(SimpleNamespace(name=distribution, version="1.0"))  # as importlib.metadata does
+
+
+@pytest.fixture
+def points(monkeypatch: pytest.MonkeyPatch) -> list[EntryPoint]:
+    good = "materium_rl.rewards.validity:Validity"
+    given = [
+        _point("validity", good, "materium-rl"),
+        _point("validity", good, "materium-rl"),  # the same one seen through two paths
+        _point("broken", "no_such_module_anywhere:X", "acme-rewards"),
+        _point("nothing", "json:dumps", "acme-rewards"),
+        _point("other_name", good, "acme-rewards"),
+        _point("twice", "a:B", "acme-rewards"),
+        _point("twice", "c:D", "emca-rewards"),
+    ]
+    monkeypatch.setattr(registry, "entry_points", lambda group: given)
+    return given
+
+
+def test_built_ins_come_through_the_entry_points() -> None:
+    assert registry.find("validity").name == "validity"
+    infos = {info.name: info for info in registry.available()}
+    assert {"validity", "stability", "bandgap", "novelty", "uniqueness"} <= set(infos)
+    assert infos["uniqueness"].scope == "batch"
+    assert infos["uniqueness"].source.startswith("materium-rl ")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("broken", ["acme-rewards 1.0", "ModuleNotFoundError", "no_such_module_anywhere"]),
+        ("nothing", ["acme-rewards 1.0", "not a subclass"]),
+        ("other_name", ["acme-rewards 1.0", "'validity'"]),
+        ("twice", ["acme-rewards 1.0", "emca-rewards 1.0"]),
+    ],
+)
+def test_a_broken_or_duplicate_reward_is_named_with_its_distribution(
+    points: list[EntryPoint], name: str, said: list[str]
+) -> None:
+    with pytest.raises(RewardError) as caught:
+        registry.find(name)
+    assert all(text in str(caught.value) for text in said)
+    assert registry.find("validity").name == "validity"
+    infos = {info.name: info.error for info in registry.available()}
+    assert infos["validity"] == ""
+    assert all(text in infos[name] for text in said)
+
+
+def test_unknown_name_gives_close_matches_and_the_list() -> None:
+    with pytest.raises(ConfigError, match=r"did you mean 'bandgap'\?.*Known: .*novelty.*validity"):
+        registry.find("bandgop")
+
+
+def test_options_are_checked() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'min_distance'"):
+        registry.create("validity", {"min_distanc": 0.5})
+    with pytest.raises(ConfigError, match="'max_gap' = 'wide'"):
+        registry.create("validity", {"max_gap": "wide"})
+
+
+def test_class_and_function_of_a_file(plugin: Path) -> None:
+    reward = registry.create(f"{plugin}:Hardness", {"target": 12})
+    assert reward.measure([None])[0].value == 12
+    size = registry.create(f"{plugin}:size", {"top": 10})
+    assert isinstance(size, Reward)
+    assert size.name == "size"
+    assert size.measure([[0] * 4]) == [0.4]
+    with pytest.raises(ConfigError, match="did you mean 'top'"):
+        registry.create(f"{plugin}:size", {"topp": 10})
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "said"),
+    [
+        ("none.py:X", ConfigError, "does not exist"),
+        ("{file}:Hardnes", ConfigError, "did you mean 'Hardness'"),
+        ("{file}:wrong", RewardError, "keyword-only options"),
+    ],
+)
+def test_wrong_file_or_attribute(plugin: Path, name: str, error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said):
+        registry.find(name.format(file=plugin))
+
+
+def test_plugin_registers_its_rewards_by_name(plugin: Path) -> None:
+    (name,) = registry.load_plugin(plugin)
+    assert registry.load_plugin(plugin) == [name]
+    assert registry.find(name).unit == "GPa"
+    assert next(info for info in registry.available() if info.name == name).source == str(plugin)
+    twin = plugin.with_name("twin.py")
+    twin.write_text(plugin.read_text())
+    with pytest.raises(RewardError, match=f"twin.py.*{name}.*my_rewards.py"):
+        registry.load_plugin(twin)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("1/0", "ZeroDivisionError"),
+        ("raise SystemExit(3)", "SystemExit"),
+        ("x = 1", "defines no reward"),
+        (PLUGIN.format(name="validity"), "already provided by materium-rl"),
+    ],
+)
+def test_broken_plugin_says_why(tmp_path: Path, source: str, said: str) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text(source)
+    with pytest.raises(RewardError, match=said):
+        registry.load_plugin(path)
+
+
+def test_listing_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from materium_rl.rewards import registry; registry.available();"
+        "print([m for m in ('torch', 'ray', 'matgl', 'chgnet') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"

@@ -1,0 +1,158 @@
+"""Stability: known crystals, the three outcomes, and Materials Project labels."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from pymatgen.core import Lattice, Structure
+
+from materium_rl.rewards import energies as energies_module
+from materium_rl.rewards import stability as stability_module
+from materium_rl.rewards.base import Failure, Invalid, Measurement
+from materium_rl.rewards.energies import chgnet_energies, load_chgnet, relaxation
+from materium_rl.rewards.hull import load_hull
+from materium_rl.rewards.shared import sharing
+from materium_rl.rewards.stability import Stability
+
+SILICON = Structure.from_spacegroup("Fd-3m", Lattice.cubic(5.47), ["Si"], [[0, 0, 0]])
+SALT = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.69), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+MAGNESIA = Structure.from_spacegroup("Fm-3m", Lattice.cubic(4.26), ["Mg", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+IRON = Structure(Lattice.cubic(2.84), ["Fe", "Fe"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+ISOLATED = Structure(Lattice.cubic(7.5), ["Ar"], [[0, 0, 0]])
+OVERLAPPING = Structure(Lattice.cubic(4), ["Na", "Cl"], [[0, 0, 0], [0.01, 0, 0]])
+DENSE = Structure(Lattice.cubic(1.1), ["Fe"], [[0, 0, 0]])
+NOT_FINITE = Structure(Lattice.cubic(4), ["Na"], [[math.nan, 0, 0]])
+YTTERBIUM = Structure(Lattice.cubic(3.9), ["Yb", "Yb"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+BERKELIUM = Structure(Lattice.cubic(4), ["Bk", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+GOOD = [SILICON, SALT, MAGNESIA, IRON]
+
+
+def test_known_crystals_are_stable_and_a_stretched_one_is_not() -> None:
+    stretched = SALT.copy()
+    stretched.scale_lattice(SALT.volume * 1.6)
+    *good, bad = Stability().measure([*GOOD, stretched])
+    assert all(isinstance(result, Measurement) and result.value < 0.05 for result in good)
+    assert isinstance(bad, Measurement)
+    assert bad.value > 0.1
+    assert bad.details["e_above_hull_raw"] == bad.value
+
+
+def test_formation_energies_match_the_materials_project() -> None:
+    expected = [0.0, -2.10, -3.04, 0.0]
+    details = [result.details for result in Stability().measure(GOOD) if isinstance(result, Measurement)]
+    assert [row["formation_energy"] for row in details] == pytest.approx(expected, abs=0.06)
+
+
+def test_oxidation_states_do_not_change_the_measurement() -> None:
+    charged = SALT.copy()
+    charged.add_oxidation_state_by_element({"Na": 1, "Cl": -1})
+    plain, decorated = Stability().measure([SALT, charged])
+    assert plain == decorated
+
+
+def test_one_bad_structure_never_spoils_the_batch() -> None:
+    alone = chgnet_energies(GOOD)
+    mixed = chgnet_energies(
+        [ISOLATED, SILICON, OVERLAPPING, SALT, DENSE, MAGNESIA, NOT_FINITE, IRON, BERKELIUM]
+    )
+    assert mixed[1:8:2] == pytest.approx(alone, abs=1e-4)
+    assert [type(mixed[index]) for index in (0, 2, 4, 6, 8)] == [Invalid] * 4 + [Failure]
+
+
+def test_a_batch_that_raises_is_halved_until_the_culprit_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_chgnet()
+
+    def explode(graphs: list[object], task: str) -> dict[str, object]:
+        if any("Mg" in graph.composition for graph in graphs):
+            raise RuntimeError("boom")
+        return type(model).forward(model, graphs, task=task)
+
+    monkeypatch.setattr(model, "forward", explode)
+    silicon, magnesia, iron = chgnet_energies([SILICON, MAGNESIA, IRON])
+    assert magnesia == Failure("CHGNet raised RuntimeError: boom")
+    assert isinstance(silicon, float)
+    assert isinstance(iron, float)
+
+
+def test_element_without_reference_is_a_failure() -> None:
+    (result,) = Stability().measure([YTTERBIUM])
+    assert isinstance(result, Failure)
+    assert "Yb" in result.reason
+
+
+@pytest.mark.parametrize(
+    ("shift", "expected"), [(-0.1, Measurement), (-0.3, Failure), (math.nan, Failure), (0.1, Measurement)]
+)
+def test_energy_far_below_the_hull_is_never_rewarded(
+    monkeypatch: pytest.MonkeyPatch, shift: float, expected: type
+) -> None:
+    hull = load_hull()
+    on_hull = hull.formation_energy(SALT.composition, 0.0)
+    energy = -hull.e_above_hull(SALT.composition, 0.0) - on_hull + shift
+    monkeypatch.setattr(stability_module, "chgnet_energies", lambda structures: [energy])
+    (result,) = Stability().measure([SALT])
+    assert isinstance(result, expected)
+    if isinstance(result, Measurement):
+        assert result.value == pytest.approx(max(0.0, shift), abs=1e-6)
+        assert result.details["e_above_hull_raw"] == pytest.approx(shift, abs=1e-6)
+
+
+@pytest.mark.parametrize("energy", [math.nan, math.inf, -1e6, 60.0])
+def test_absurd_energies_are_invalid(monkeypatch: pytest.MonkeyPatch, energy: float) -> None:
+    import torch
+
+    monkeypatch.setattr(load_chgnet(), "forward", lambda graphs, task: {"e": torch.tensor([energy])})
+    assert isinstance(chgnet_energies([SILICON])[0], Invalid)
+
+
+def test_energies_are_shared_within_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    real = energies_module._predict
+    monkeypatch.setattr(
+        energies_module, "_predict", lambda graphs: (calls.append(len(graphs)), real(graphs))[1]
+    )
+    structures = [SILICON, SALT]
+    with sharing():
+        chgnet_energies(structures)
+        Stability().measure(structures)
+    assert calls == [2]
+
+
+def test_relaxation_lowers_the_energy_and_leaves_the_converter_strict() -> None:
+    strained = SALT.get_primitive_structure()
+    strained.scale_lattice(strained.volume * 1.1)
+    before = strained.copy()
+    (unrelaxed,), (relaxed,) = Stability().measure([strained]), Stability(relax=20).measure([strained])
+    assert isinstance(unrelaxed, Measurement)
+    assert isinstance(relaxed, Measurement)
+    assert relaxed.value < unrelaxed.value
+    assert relaxed.details["relax_steps"] <= 20
+    assert strained == before
+    assert isinstance(relaxation(5)([ISOLATED])[0], Failure | Invalid)
+    assert isinstance(chgnet_energies([ISOLATED])[0], Invalid)
+
+
+def test_score_is_flat_on_top_and_has_a_slope_beyond_the_threshold() -> None:
+    curve = Stability().shaping()
+    assert [curve(value) for value in (-0.1, 0.0, 0.1)] == pytest.approx([1, 1, 0.5])
+    assert curve(0.025) > 0.9
+    assert curve(0.2) > curve(0.3) > curve(1.0) > 0
+    with pytest.raises(ValueError, match="half_score"):
+        Stability(full_score=0.2)
+
+
+def test_labels_of_the_materials_project(shared_data: Path) -> None:
+    rows = pd.read_csv(shared_data / "mp_val.csv.gz", keep_default_na=False).iloc[::18]
+    rows = rows[~rows.formula.str.contains("Yb")]
+    structures = [Structure.from_str(text, fmt="cif") for text in rows.cif]
+    results = Stability().measure(structures)
+    errors = [
+        abs(result.value - float(label))
+        for result, label in zip(results, rows.e_above_hull, strict=True)
+        if isinstance(result, Measurement)
+    ]
+    assert len(errors) >= 0.9 * len(rows)
+    assert sum(errors) / len(errors) < 0.05

@@ -1,0 +1,63 @@
+"""Advantages against hand calculations, and guards that guard."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from real_structures import aflow_structures, rock_salt, rutile
+
+from materium_rl.rl.advantages import group_advantages, zero_spread_fraction
+from materium_rl.rl.guards import DESCRIPTORS, Guards, describe
+
+
+def test_two_groups_by_hand() -> None:
+    advantages = group_advantages(np.array([0.0, 1.0, 0.2, 0.6]), 2)
+    centred = np.array([-0.5, 0.5, -0.2, 0.2])
+    assert advantages == pytest.approx(centred / centred.std())
+
+
+def test_failed_samples_neither_count_nor_learn() -> None:
+    with_failure = group_advantages(np.array([0.1, np.nan, 0.5, 0.9]), 4)
+    without = group_advantages(np.array([0.1, 0.5, 0.9]), 3)
+    assert with_failure[1] == 0.0
+    assert with_failure[[0, 2, 3]] == pytest.approx(without)
+
+
+@pytest.mark.parametrize("rewards", [[0.3, 0.3, 0.3, 0.3], [np.nan] * 4, [np.nan, np.nan, np.nan, 0.7]])
+def test_groups_without_a_difference_give_zero(rewards: list[float]) -> None:
+    assert np.array_equal(group_advantages(np.array(rewards), 4), np.zeros(4))
+
+
+def test_zero_spread_groups_are_counted() -> None:
+    rewards = np.array([0.1, 0.1, 0.0, 1.0, np.nan, np.nan])
+    assert zero_spread_fraction(rewards, 2) == pytest.approx(2 / 3)
+
+
+def test_reward_that_is_linear_in_a_descriptor_teaches_nothing() -> None:
+    rng = np.random.default_rng(0)
+    descriptors = rng.normal(size=(512, 2))
+    plain = 0.3 * rng.normal(size=512)
+    advantages = group_advantages(plain + 2.0 * descriptors[:, 0], 512, descriptors=descriptors)
+    assert abs(advantages @ descriptors[:, 0]) / 512 < 0.01
+    assert np.corrcoef(advantages, plain)[0, 1] > 0.99
+
+
+def test_descriptors_by_hand() -> None:
+    rows = describe([rock_salt(), rutile()], ["n_sites", "n_elements", "rare_earth", "anion"])
+    assert rows.tolist() == [[8, 2, 0, 1], [6, 2, 0, 1]]
+    assert set(DESCRIPTORS) >= {"oxygen", "halogen", "chalcogen"}
+
+
+def test_restoring_term_pushes_back_what_drifts() -> None:
+    structures = list(aflow_structures())
+    guards = Guards(("n_sites",), strength=1.0, memory=0.0)
+    guards.fit(structures)
+    small = [s for s in structures if len(s) <= 4]
+    standard = guards.standardise(small)
+    term = guards.restoring(standard)
+    assert guards.drift()["n_sites"] < -0.4
+    larger = standard[:, 0] > standard[:, 0].mean()
+    assert term[larger].min() > 0 > term[~larger].max()
+    balanced = Guards(("n_sites",), strength=1.0, memory=0.0)
+    balanced.fit(structures)
+    assert np.abs(balanced.restoring(balanced.standardise(structures))).max() < 1e-9
