@@ -33,7 +33,14 @@ from materium_rl.evaluation.metrics import (
     structure_groups,
 )
 from materium_rl.evaluation.plots import plot_comparison
-from materium_rl.evaluation.table import markdown_definitions, markdown_table, print_table, ratio, verdict
+from materium_rl.evaluation.table import (
+    make_console,
+    markdown_definitions,
+    markdown_table,
+    print_table,
+    ratio,
+    verdict,
+)
 from materium_rl.files import atomic_path
 from materium_rl.policies.loading import Policy, load_policy
 from materium_rl.policies.sampling import sample_many
@@ -105,7 +112,7 @@ def compare(config: CompareConfig) -> Path:
         ConfigError: A wrong policy, reward or option; nothing has been written then.
         RewardError: More structures failed to be measured than ``reward.max_failed`` allows.
     """
-    console = Console(highlight=False)
+    console = make_console()
     scorer, gap = make_scorer(config.reward)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     policies = {

@@ -36,7 +36,7 @@ ANION_FORMERS = frozenset({"N", "O", "F", "S", "Cl", "Se", "Br", "Te", "I"})
 NEW_FORMULA_TIERS = (Tier.SUBSTITUTION, Tier.KNOWN_PROTOTYPE, Tier.NEW_PROTOTYPE)
 VALIDITY, STABILITY, NOVELTY, GAP = "validity", "stability", "novelty", "bandgap"
 
-Unit = Literal["%", "number", "bits"]
+Unit = Literal["%", "mean", "count", "bits"]
 Flags = NDArray[np.bool_]
 
 
@@ -47,7 +47,7 @@ class Definition:
     Args:
         key: Its name in files.
         title: Its name in tables.
-        unit: ``%`` (stored as a share, 0 to 1), ``number`` or ``bits``.
+        unit: ``%`` (stored as a share, 0 to 1), ``mean``, ``count`` or ``bits``.
         text: How it is counted.
         needs: Rewards that must have been measured.
     """
@@ -113,7 +113,7 @@ HONESTY = (
     Definition(
         "sun_prototypes",
         f"prototypes in S.U.N. per {PER:,}",
-        "number",
+        "count",
         "distinct prototypes (anonymous formula, space group, occupied orbits; rare earths not merged) among "
         f"the S.U.N. samples, per {PER:,} requested",
         (STABILITY, NOVELTY),
@@ -121,14 +121,14 @@ HONESTY = (
     Definition(
         "sun_frameworks",
         f"frameworks in S.U.N. per {PER:,}",
-        "number",
+        "count",
         f"the same with all sites taken as one element, per {PER:,} requested",
         (STABILITY, NOVELTY),
     ),
     Definition(
         "sun_merged_formulas",
         f"merged S.U.N. formulas per {PER:,}",
-        "number",
+        "count",
         f"distinct S.U.N. formulas with all rare earths taken as one element, per {PER:,} requested",
         (STABILITY, NOVELTY),
     ),
@@ -140,9 +140,9 @@ HONESTY = (
         (STABILITY, NOVELTY),
     ),
     Definition("top5", "five commonest prototypes", "%", "samples in the five prototypes written most often"),
-    Definition("mean_sites", "mean sites", "number", "sites per cell, mean over the valid samples"),
+    Definition("mean_sites", "mean sites", "mean", "sites per cell, mean over the valid samples"),
     Definition(
-        "mean_elements", "mean elements", "number", "elements per structure, mean over the valid samples"
+        "mean_elements", "mean elements", "mean", "elements per structure, mean over the valid samples"
     ),
     Definition(
         "rare_earth", "with rare earths", "%", "share of the valid samples with Sc, Y or a lanthanide"
@@ -160,7 +160,7 @@ HONESTY = (
         "Jensen-Shannon divergence from the training data of how often each element occurs (once per "
         "structure, valid samples)",
     ),
-    Definition("elements", "elements used", "number", "distinct elements in the valid samples"),
+    Definition("elements", "elements used", "count", "distinct elements in the valid samples"),
 )
 PARSED_TOO = tuple(
     Definition(

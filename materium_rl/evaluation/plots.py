@@ -46,6 +46,7 @@ def plot_comparison(policies: Policies, path: Path, *, title: str) -> None:
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     style = {
         "font.size": 10,
@@ -55,7 +56,7 @@ def plot_comparison(policies: Policies, path: Path, *, title: str) -> None:
         "ytick.color": INK,
     }
     with rc_context(style):
-        canvas = Canvas(figsize=(12, 5.4), dpi=160, layout="constrained")
+        canvas = Canvas(figsize=(12, 5.4), dpi=160, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.12))
         FigureCanvasAgg(canvas)
         canvas.suptitle(title, fontsize=13, fontweight="bold", x=0.01, ha="left")
         grid = canvas.add_gridspec(2, 4, width_ratios=(3.4, 1, 1, 1))
@@ -81,10 +82,10 @@ def _draw_funnel(axes: Axes, policies: Policies) -> None:
                 high + 1, place, "-" if math.isnan(figure.value) else f"{value:.1f}", va="center", fontsize=9
             )
     axes.set_yticks(range(len(FUNNEL_BARS)), list(FUNNEL_BARS.values()))
-    axes.invert_yaxis()
+    axes.set_ylim(len(FUNNEL_BARS) - 0.4, -0.6)
     axes.set_xlim(0, 109)
     axes.set_xlabel("% of the structures requested (line: 95 % interval)")
-    axes.legend(loc="lower right", frameon=False)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(policies), frameon=False)
     _clean(axes, keep="left")
 
 

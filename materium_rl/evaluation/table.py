@@ -26,6 +26,7 @@ MOST_IN_FIVE = 0.30
 RARE_EARTH_RISE = 1.30
 ANION_KEPT = 0.70
 SITES_KEPT = 0.20
+MOSTLY_SWAPS = 0.90
 
 Figures = Mapping[str, Figure]
 Policies = Mapping[str, Figures]
@@ -43,9 +44,8 @@ def format_value(definition: Definition, value: float) -> str:
         return "-"
     if definition.unit == "%":
         return f"{100 * value:.1f}"
-    if definition.unit == "bits":
-        return f"{value:.3f}"
-    return f"{value:.0f}" if value >= 10 else f"{value:.2f}".rstrip("0").rstrip(".")
+    digits = {"count": 0, "mean": 2, "bits": 3}[definition.unit]
+    return f"{value:.{digits}f}"
 
 
 def format_figure(definition: Definition, figure: Figure) -> str:
@@ -64,6 +64,12 @@ def format_ratio(before: Figure, after: Figure) -> str:
     return f"{value:.1f}x" if value >= 1.95 else f"{value:.2f}x"
 
 
+def make_console() -> Console:
+    """The terminal; where there is none, wide enough that nothing is cut."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=PLAIN_WIDTH)
+
+
 def print_table(policies: Policies, title: str, console: Console) -> None:
     """Print the table; without a terminal as plain aligned text."""
     plain = not console.is_terminal
@@ -76,7 +82,7 @@ def print_table(policies: Policies, title: str, console: Console) -> None:
         table.add_row(f"[bold]{section}[/bold]")
         for definition in definitions:
             table.add_row(f"  {_title(definition)}", *_cells(definition, policies))
-    console.print(table, width=PLAIN_WIDTH if plain else None)
+    console.print(table)
 
 
 def markdown_table(policies: Policies) -> str:
@@ -120,8 +126,8 @@ def verdict(before: Figures, after: Figures) -> str:
         parts[0] += f", {' and '.join(spread)} among S.U.N."
     parts += [_change("on target of the stable", before["on_target_of_stable"], after["on_target_of_stable"])]
     parts += [f"five commonest prototypes {100 * after['top5'].value:.0f} % of samples"]
-    parts += [f"given up: {', '.join(given_up)}" for given_up in [_given_up(before, after)] if given_up]
-    return "; ".join(parts)
+    drifted = _drifted(before, after)
+    return "; ".join([*parts, f"drifted: {', '.join(drifted)}"] if drifted else parts)
 
 
 def _collapse(before: Figures, after: Figures) -> list[str]:
@@ -133,22 +139,26 @@ def _collapse(before: Figures, after: Figures) -> list[str]:
     rare, old_rare = after["rare_earth"], before["rare_earth"]
     if rare.value > RARE_EARTH_RISE * old_rare.value and rare.low > old_rare.high:
         signs.append(f"{100 * rare.value:.0f} % with rare earths (before {100 * old_rare.value:.0f} %)")
+    swaps, old_swaps = after["sun_substitutions"], before["sun_substitutions"]
+    if swaps.value > MOSTLY_SWAPS and swaps.low > old_swaps.value:
+        signs.append(f"{100 * swaps.value:.0f} % of S.U.N. by swapping elements in training structures")
     prototypes = ratio(before["sun_prototypes"], after["sun_prototypes"])
     if prototypes < 1 and after["sun"].value > before["sun"].value:
         signs.append("fewer distinct prototypes among S.U.N.")
     return signs
 
 
-def _given_up(before: Figures, after: Figures) -> list[str]:
+def _drifted(before: Figures, after: Figures) -> list[str]:
     """What the policy no longer writes as it did."""
-    lost = []
+    drifted = []
     anion, old_anion = after["anion"], before["anion"]
     if anion.value < ANION_KEPT * old_anion.value and anion.high < old_anion.low:
-        lost.append(f"anion formers {100 * old_anion.value:.0f} -> {100 * anion.value:.0f} %")
+        drifted.append(f"anion formers {100 * old_anion.value:.0f} -> {100 * anion.value:.0f} %")
     sites, old_sites = after["mean_sites"], before["mean_sites"]
-    if abs(ratio(old_sites, sites) - 1) > SITES_KEPT:
-        lost.append(f"mean sites {old_sites.value:.1f} -> {sites.value:.1f}")
-    return lost
+    apart = sites.low > old_sites.high or sites.high < old_sites.low
+    if abs(ratio(old_sites, sites) - 1) > SITES_KEPT and apart:
+        drifted.append(f"mean sites {old_sites.value:.1f} -> {sites.value:.1f}")
+    return drifted
 
 
 def _change(title: str, before: Figure, after: Figure) -> str:
@@ -160,7 +170,7 @@ def _change(title: str, before: Figure, after: Figure) -> str:
 
 
 def _title(definition: Definition) -> str:
-    return definition.title if definition.unit == "number" else f"{definition.title}, {definition.unit}"
+    return f"{definition.title}, {definition.unit}" if definition.unit in ("%", "bits") else definition.title
 
 
 def _columns(policies: Policies) -> Sequence[str]:

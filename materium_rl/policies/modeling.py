@@ -135,7 +135,7 @@ class CrystalForCausalLM(LlamaPreTrainedModel, GenerationMixin):
         super().__init__(config)
         self.model = _CrystalModel(config)
         layout = config.layout()
-        self._features = None
+        self._features: Tensor | None = None
         self._grammar: Grammar | None = None
         self.number_embedding = nn.Linear(numeric_features(layout).shape[1], config.hidden_size, bias=False)
         self.slot_embedding = nn.Embedding(len(Slot), config.hidden_size)
@@ -146,13 +146,15 @@ class CrystalForCausalLM(LlamaPreTrainedModel, GenerationMixin):
     def grammar(self) -> Grammar:
         """The grammar of this policy, on the device of its weights."""
         if self._grammar is None or self._grammar.allowed.device != self.device:
-            self._grammar = Grammar(self.config.layout()).to(self.device)
+            with torch.inference_mode(mode=False):  # kept, so it must not be an inference tensor
+                self._grammar = Grammar(self.config.layout()).to(self.device)
         return self._grammar
 
     def token_vectors(self) -> Tensor:
         """Embedding of every token, shape (V, hidden)."""
         if self._features is None or self._features.device != self.device:
-            self._features = numeric_features(self.config.layout()).to(self.device)
+            with torch.inference_mode(mode=False):
+                self._features = numeric_features(self.config.layout()).to(self.device)
         return self.model.embed_tokens.weight + self.number_embedding(self._features)
 
     def embed(self, input_ids: Tensor, states: Tensor, vectors: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ class Stability(Reward):
     """Energy above the Materials Project hull in eV/atom, from CHGNet energies; 0 on or below the hull.
 
     The score is 1 up to ``full_score`` and 1/2 at ``half_score``. Its top is flat, since CHGNet's error is
-    about 0.025 eV/atom, and its tail never reaches 0, so that unstable structures can still be told apart.
+    about 0.03 eV/atom, and its tail never reaches 0, so that unstable structures can still be told apart.
     A structure far below the hull is more often a blind spot of the potential than a discovery: below
     ``suspicious`` it counts as not measured.
     """

@@ -51,15 +51,7 @@ def finetune(config: FinetuneConfig, run: Path, *, resume: bool = False, overwri
 
 def make_scorer(config: RewardConfig) -> Scorer:
     """The scorer that a reward config describes."""
-    return Scorer(
-        config.expression,
-        gates=config.gates,
-        aggregation=config.aggregation,
-        workers=config.workers,
-        timeout=config.timeout,
-        plugins=config.plugins,
-        ray_address=config.ray_address,
-    )
+    return Scorer(**config.model_dump())
 
 
 def _reference_structures(policy: Policy, config: FinetuneConfig) -> list[Any]:

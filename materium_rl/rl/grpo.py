@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor
+from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from materium_rl.config import FinetuneConfig
@@ -61,6 +62,7 @@ class CrystalGRPOTrainer(GRPOTrainer):
             train_dataset=Dataset.from_dict({"prompt": ["[SOS] [ATOMS]"] * config.rl.batch_size}),
             processing_class=CrystalTokenizer(policy.codec.settings),
         )
+        self.remove_callback(PrinterCallback)
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Tensor]:
         """Sample, decode, score, advantages, record: the inputs of TRL's loss."""

@@ -73,7 +73,7 @@ def test_loss_path_has_the_grammar(config: FinetuneConfig, tmp_path: Path) -> No
 
 
 def test_reward_goes_up(config: FinetuneConfig, tmp_path: Path) -> None:
-    longer = load_config(FinetuneConfig, [], config.model_dump(), ["rl.steps=25", "rl.kl_coef=0.0"])
+    longer = load_config(FinetuneConfig, [], config.model_dump(), ["rl.steps=60", "rl.kl_coef=0.0", "rl.learning_rate=1e-2"])
     run = finetune(longer, tmp_path / "run")
     rewards = [row["reward"] for row in RunFolder(run).read_metrics()]
     assert np.mean(rewards[-3:]) > np.mean(rewards[:3]) + 0.2
