@@ -6,6 +6,7 @@ VENV ?= .venv
 RUN ?= runs/demo
 COMPARISON ?= $(RUN)-comparison
 SAMPLES ?= 1024
+JOBS ?= 2
 PYTEST_ARGS ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -18,8 +19,9 @@ demo: $(READY)
 	$(BIN)/materium-rl compare nano $(RUN) -n $(SAMPLES) --seed 1 --out $(COMPARISON) --overwrite
 	@echo "The run is in $(RUN), the comparison in $(COMPARISON)."
 
+# Processes of one thread each; each file stays in one, so that its models load and its Ray starts once.
 test: $(READY)
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 check: $(READY)
 	$(BIN)/ruff check .

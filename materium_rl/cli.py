@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from materium_rl import __version__
-from materium_rl.errors import ConfigError, MateriumError, PolicyError, StructureFileError
+from materium_rl.errors import ConfigError, MateriumError, PolicyError, RewardError, StructureFileError
 
 if TYPE_CHECKING:
     from materium_rl.config import RewardConfig, Section
@@ -251,10 +251,9 @@ def compare(
 @rewards_app.command("list")
 def list_rewards(plugin: Plugins = None) -> None:
     """List every reward that can be named in an expression."""
-    from materium_rl.rewards.registry import available, load_plugin
+    from materium_rl.rewards.registry import available
 
-    for path in plugin or []:
-        load_plugin(path)
+    _load_plugins(plugin)
     rows = [("name", "unit", "scope", "from")]
     rows += [(r.name, r.unit or "-", r.scope, r.error or r.source) for r in available()]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
@@ -269,10 +268,9 @@ def show_reward(name: str, plugin: Plugins = None) -> None:
     """Describe one reward: what it measures, its options and their defaults."""
     from inspect import getdoc
 
-    from materium_rl.rewards.registry import find, load_plugin
+    from materium_rl.rewards.registry import find
 
-    for path in plugin or []:
-        load_plugin(path)
+    _load_plugins(plugin)
     reward = find(name)
     typer.echo(f"{reward.name}\n\n{getdoc(reward) or 'No description.'}\n")
     facts = {
@@ -350,10 +348,23 @@ def _check_exists(path: Path, option: str) -> None:
 
 
 def _check_rewards(config: RewardConfig) -> None:
-    """Build the scorer, without loading any model: wrong names, options and expressions end here."""
+    """Build the scorer, without loading any model: wrong names, options, expressions and plugins end here."""
     from materium_rl.rewards.scoring import Scorer
 
-    Scorer(**config.model_dump())
+    try:
+        Scorer(**config.model_dump())
+    except RewardError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _load_plugins(paths: Sequence[Path] | None) -> None:
+    from materium_rl.rewards.registry import load_plugin
+
+    for path in paths or []:
+        try:
+            load_plugin(path)
+        except RewardError as error:
+            raise ConfigError(str(error)) from error
 
 
 if __name__ == "__main__":

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from materium_rl.errors import TokenizationError
+from materium_rl.errors import StructureFileError, TokenizationError
+from materium_rl.files import atomic_path
 from materium_rl.structure_files import ReadResult, read_structures
-from materium_rl.structure_parsers import Dropped, DropKind
+from materium_rl.structure_parsers import DropKind, Dropped, unreadable
 from materium_rl.structures import to_primitive_niggli, with_oxidation_states
 from materium_rl.tokenizer import CrystalCodec
 
+HELD_OUT = 0.05
+"""Share of the formulas that validates when no validation data are named."""
+SHOWN_DROPS = 3
+"""Examples in a summary."""
 BUCKET_BATCHES = 40
 """Batches that are sorted by length together: little padding, still shuffled."""
 
@@ -32,8 +39,33 @@ class TokenizedStructures:
     def __len__(self) -> int:
         return len(self.sequences)
 
+    def summary(self) -> str:
+        """Counts of what is used and what was dropped, and the first examples."""
+        kinds = Counter(str(d.kind) for d in self.dropped).most_common()
+        detail = f" ({', '.join(f'{kind} {count}' for kind, count in kinds)})" if kinds else ""
+        examples = "".join(f"\n  {d.source}: {d.message}" for d in self.dropped[:SHOWN_DROPS])
+        return f"{len(self)} structures, {len(self.dropped)} dropped{detail}{examples}"
 
-def read_reduced(path: Path, *, oxidation: bool = False, elements: Collection[str] | None = None) -> ReadResult:
+    def require_any(self, path: Path) -> Self:
+        """Return self.
+
+        Args:
+            path: What was read, for the message.
+
+        Raises:
+            StructureFileError: No structure is left; names the first reasons.
+        """
+        if not self.sequences:
+            raise StructureFileError(
+                f"no structure in {path} fits the tokenizer: {self.summary()}\n"
+                "Give other structures, or raise the limit (tokenizer.max_sites, tokenizer.length_range)."
+            )
+        return self
+
+
+def read_reduced(
+    path: Path, *, oxidation: bool = False, elements: Collection[str] | None = None
+) -> ReadResult:
     """Read structures and reduce each to its primitive Niggli cell.
 
     Args:
@@ -45,11 +77,15 @@ def read_reduced(path: Path, *, oxidation: bool = False, elements: Collection[st
         StructureFileError: Nothing usable at ``path``.
     """
     result = read_structures(path, elements=elements).require_any(path)
-    rows = []
+    rows, dropped = [], list(result.dropped)
     for row in result.rows:
-        reduced = to_primitive_niggli(row.structure)
+        try:
+            reduced = to_primitive_niggli(row.structure)
+        except (ValueError, RuntimeError) as error:  # pymatgen's search gives up
+            dropped.append(unreadable(row.source, error))
+            continue
         rows.append(replace(row, structure=with_oxidation_states(reduced) if oxidation else reduced))
-    return ReadResult(rows, result.dropped)
+    return ReadResult(rows, dropped).require_any(path)
 
 
 def tokenize(result: ReadResult, codec: CrystalCodec, *, seed: int = 0) -> TokenizedStructures:
@@ -66,6 +102,45 @@ def tokenize(result: ReadResult, codec: CrystalCodec, *, seed: int = 0) -> Token
         tokenized.sequences.append(np.array(ids, dtype=np.int32))
         tokenized.formulas.append(row.structure.composition.reduced_formula)
     return tokenized
+
+
+def hold_out(result: ReadResult, path: Path, *, seed: int) -> tuple[ReadResult, ReadResult]:
+    """Split off ``HELD_OUT`` of the formulas, at least one: (training, validation).
+
+    Every element that validates stays in at least one formula that trains.
+
+    Raises:
+        StructureFileError: No formula can be spared.
+    """
+    compositions = [row.structure.composition.element_composition for row in result.rows]
+    formulas = [composition.reduced_formula for composition in compositions]
+    elements = {formula: set(c.elements) for formula, c in zip(formulas, compositions, strict=True)}
+    uses = Counter(element for members in elements.values() for element in members)
+    names = sorted(elements)
+    wanted = max(1, round(HELD_OUT * len(names)))
+    held_out: set[str] = set()
+    for i in np.random.default_rng(seed).permutation(len(names)):
+        members = elements[names[i]]
+        if len(held_out) < wanted and all(uses[element] > 1 for element in members):
+            held_out.add(names[i])
+            uses.subtract(members)
+    if not held_out:
+        raise StructureFileError(
+            f"none of the {len(names)} formulas in {path} can be held out: each has an element that no other "
+            "has; give more structures, or name others with --validation"
+        )
+    rows = list(zip(result.rows, formulas, strict=True))
+    training = [row for row, formula in rows if formula not in held_out]
+    return ReadResult(training, result.dropped), ReadResult([row for row, f in rows if f in held_out], [])
+
+
+def write_dropped(path: Path, parts: Mapping[str, TokenizedStructures]) -> None:
+    """Write one line per dropped structure: part, source, kind, message, with tabs between."""
+    lines = [
+        f"{name}\t{d.source}\t{d.kind}\t{d.message}\n" for name, data in parts.items() for d in data.dropped
+    ]
+    with atomic_path(path) as temporary:
+        temporary.write_text("".join(lines), encoding="utf-8")
 
 
 def equivalent(ids: np.ndarray, codec: CrystalCodec, rng: np.random.Generator) -> np.ndarray:
@@ -96,7 +171,9 @@ def pad(sequences: Sequence[np.ndarray]) -> Tensor:
     return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True)
 
 
-def bucketed_batches(lengths: Sequence[int], batch_size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+def bucketed_batches(
+    lengths: Sequence[int], batch_size: int, rng: np.random.Generator
+) -> Iterator[np.ndarray]:
     """Indices of one epoch in batches of similar length, in random order.
 
     Args:
@@ -113,4 +190,3 @@ def bucketed_batches(lengths: Sequence[int], batch_size: int, rng: np.random.Gen
         batches += [bucket[i : i + batch_size] for i in range(0, len(bucket), batch_size)]
     for i in rng.permutation(len(batches)):
         yield batches[i]
-

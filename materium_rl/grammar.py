@@ -235,7 +235,8 @@ class Grammar:
         last = states[..., 0] == self.last_angle
         if bool(last.any()):
             rows = states[last]
-            closing = torch.zeros((rows.shape[0], self.layout.vocab_size), dtype=torch.bool, device=rows.device)
+            shape = (rows.shape[0], self.layout.vocab_size)
+            closing = torch.zeros(shape, dtype=torch.bool, device=rows.device)
             closing[:, self.layout.angle_start :] = self._closing_angles(rows[:, 1], rows[:, 2])
             allowed[last] = closing
         return allowed

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import sys
 import threading
 from types import FrameType, TracebackType
 from typing import Self
 
+STDERR = 2
+
 
 class GracefulInterrupt:
-    """Context in which the first SIGINT or SIGTERM only sets ``requested``; a second one interrupts at once."""
+    """Context in which a first SIGINT or SIGTERM only sets ``requested``; a second interrupts at once."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -28,8 +30,9 @@ class GracefulInterrupt:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
-        print("interrupted: finishing this step, then saving (again to stop at once)", file=sys.stderr, flush=True)
+        # not print: the signal may have come in the middle of one
+        os.write(STDERR, b"interrupted: finishing this step, then saving (again to stop at once)\n")

@@ -1,38 +1,59 @@
 """Next-token training of a crystal policy.
 
 The loop: batches of similar length in random order, bf16 autocast, AdamW with warm-up and a cosine,
-an exponential moving average of the weights, validation in nats per structure, early stopping.
+an exponential moving average of the weights, validation in nats per structure with a few samples,
+early stopping.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import pickle
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from materium_rl.config import PretrainConfig, TrainingConfig
-from materium_rl.datasets import TokenizedStructures, bucketed_batches, equivalent, pad, read_reduced, tokenize
-from materium_rl.errors import StructureFileError
+from materium_rl.datasets import (
+    bucketed_batches,
+    equivalent,
+    hold_out,
+    pad,
+    read_reduced,
+    tokenize,
+    write_dropped,
+)
+from materium_rl.errors import ConfigError, MateriumError
+from materium_rl.files import atomic_path
 from materium_rl.interrupts import GracefulInterrupt
+from materium_rl.memory import release_memory
 from materium_rl.policies.loading import build_model, save_policy
 from materium_rl.policies.modeling import CrystalForCausalLM
-from materium_rl.runs import RunFolder
+from materium_rl.policies.sampling import sample_many
+from materium_rl.rewards.base import Invalid
+from materium_rl.rewards.validity import Validity
+from materium_rl.runs import RunFolder, check_run_folder
 from materium_rl.structure_files import ReadResult
 from materium_rl.tokenizer import CrystalCodec, TokenizerSettings, species_of
 
 EVALUATION_BATCH = 128
-HELD_OUT = 0.05
-"""Share of the data that validates when no validation data are named."""
+EVALUATION_SAMPLES = 32
+RELEASE_EVERY = 10
+"""Steps between two ``release_memory``."""
+FIXED = ("batch_size", "learning_rate", "weight_decay")
+"""Training options that a resumed run cannot change: the optimizer and the batches carry them."""
+KEEP_CHECKPOINTS = 2
+"""The newest to resume from, and the one before it; the best weights are kept apart, in ``policy``."""
 
 
 @dataclass
@@ -47,9 +68,14 @@ class Progress:
     stale: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    loss_sum: float = 0.0
+    """Training loss since the last validation, in nats, over ``loss_count`` structures."""
+    loss_count: int = 0
 
 
-def nats_per_structure(model: nn.Module, sequences: Sequence[np.ndarray], device: torch.device) -> float:
+def nats_per_structure(
+    model: CrystalForCausalLM, sequences: Sequence[np.ndarray], device: torch.device
+) -> float:
     """Mean negative log-likelihood of whole sequences, in nats (depends on the grid and the steps)."""
     model.eval()
     order = np.argsort([len(s) for s in sequences])
@@ -57,8 +83,26 @@ def nats_per_structure(model: nn.Module, sequences: Sequence[np.ndarray], device
     with torch.inference_mode():
         for i in range(0, len(order), EVALUATION_BATCH):
             batch = pad([sequences[j] for j in order[i : i + EVALUATION_BATCH]]).to(device)
-            total -= model.token_log_probs(batch)[0].sum().item()  # type: ignore[operator]
+            total -= float(model.token_log_probs(batch)[0].sum())
     return total / len(sequences)
+
+
+def sample_table(model: CrystalForCausalLM, codec: CrystalCodec, n: int, *, seed: int) -> pd.DataFrame:
+    """Samples of a policy, one row each: formula, n_sites, valid, reason of an invalid one, cif."""
+    completions = sample_many(model, n, seed=seed)
+    structures = [codec.decode(row.tolist()) for row in completions.ids]
+    reasons = [r.reason if isinstance(r, Invalid) else "" for r in Validity().measure(structures)]
+    rows = [
+        {
+            "formula": structure.composition.element_composition.reduced_formula,
+            "n_sites": len(structure),
+            "valid": not reason,
+            "reason": reason,
+            "cif": structure.to(fmt="cif"),
+        }
+        for structure, reason in zip(structures, reasons, strict=True)
+    ]
+    return pd.DataFrame(rows)
 
 
 class Trainer:
@@ -105,20 +149,31 @@ class Trainer:
         return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
     def fit(self, interrupt: GracefulInterrupt) -> Progress:
-        """Train until the last epoch, an interrupt, or ``patience`` validations without improvement."""
+        """Train until the last epoch, an interrupt, or ``patience`` validations without improvement.
+
+        An interrupt saves without validating, so that a resumed run is the uninterrupted one.
+
+        Raises:
+            MateriumError: The validation loss is no finite number any more.
+        """
         progress = self.progress
-        started, loss_sum, count = time.monotonic(), 0.0, 0
+        started = time.monotonic()
+        if progress.stale >= self.settings.patience:
+            return progress
         for batch in self._batches():
-            loss_sum += self._update(batch)
-            count += len(batch)
-            stop = interrupt.requested or progress.step == self.total_steps
-            if progress.step % self.settings.eval_every == 0 or stop:
+            progress.loss_sum += self._update(batch)
+            progress.loss_count += len(batch)
+            if progress.step % RELEASE_EVERY == 0:
+                release_memory()
+            evaluate = progress.step % self.settings.eval_every == 0 or progress.step == self.total_steps
+            if evaluate or interrupt.requested:
                 progress.seconds += time.monotonic() - started
                 started = time.monotonic()
-                self._evaluate(loss_sum / count)
-                loss_sum, count = 0.0, 0
-                if stop or progress.stale >= self.settings.patience:
-                    break
+                if evaluate:
+                    self._evaluate()
+                self._save()
+            if interrupt.requested or progress.stale >= self.settings.patience:
+                break
         return progress
 
     def _batches(self) -> Iterator[np.ndarray]:
@@ -154,34 +209,71 @@ class Trainer:
         self.progress.tokens += real
         return float(loss.detach())
 
-    def _evaluate(self, training_loss: float) -> None:
+    @property
+    def _policy(self) -> CrystalForCausalLM:
+        return cast("CrystalForCausalLM", self.average.module)
+
+    def _evaluate(self) -> None:
+        """Validate and sample the averaged weights; keep them if they are the best so far."""
         progress = self.progress
-        loss = nats_per_structure(self.average.module, self.validation, self.device)
+        loss = nats_per_structure(self._policy, self.validation, self.device)
+        if not math.isfinite(loss):
+            raise MateriumError(
+                f"training diverged: the validation loss is {loss} at step {progress.step}; lower "
+                "training.learning_rate or lengthen training.warmup_steps"
+            )
+        samples = sample_table(self._policy, self.codec, EVALUATION_SAMPLES, seed=self.config.seed)
         better = loss < progress.best - 0.01
         progress.stale = 0 if better else progress.stale + 1
         if better:
             progress.best, progress.best_step = loss, progress.step
+            with atomic_path(self.run.path / "policy") as folder:
+                save_policy(self._policy, self.codec.settings, folder)
+        self.run.write_samples(progress.step, samples)
+        self._record(loss, float(samples["valid"].mean()), better)
+        progress.loss_sum, progress.loss_count = 0.0, 0
+
+    def _record(self, validation_loss: float, valid: float, better: bool) -> None:
+        progress = self.progress
         row = {
             "step": progress.step,
             "epoch": progress.epoch + progress.batch / self.batches_per_epoch,
-            "train/nats_per_structure": training_loss,
-            "validation/nats_per_structure": loss,
+            "train/nats_per_structure": progress.loss_sum / progress.loss_count,
+            "validation/nats_per_structure": validation_loss,
+            "samples/valid": valid,
             "learning_rate": self.schedule.get_last_lr()[0],
             "tokens_per_second": progress.tokens / max(progress.seconds, 1e-9),
             "seconds": progress.seconds,
         }
         self.run.append_metrics(row)
         print(
-            f"step {progress.step}/{self.total_steps}  epoch {row['epoch']:.2f}  train {training_loss:.2f}  "
-            f"validation {loss:.2f} nats/structure{' *' if better else ''}  {row['tokens_per_second']:.0f} tokens/s",
+            f"step {progress.step}/{self.total_steps}  epoch {row['epoch']:.2f}  "
+            f"train {row['train/nats_per_structure']:.2f}  "
+            f"validation {validation_loss:.2f} nats/structure{' *' if better else ''}  "
+            f"valid {valid:.0%} of {EVALUATION_SAMPLES}  {row['tokens_per_second']:.0f} tokens/s",
             flush=True,
         )
-        with self.run.checkpoint(progress.step, keep=2) as folder:
+
+    def _save(self) -> None:
+        with self.run.checkpoint(self.progress.step, keep=KEEP_CHECKPOINTS) as folder:
             torch.save(self.state_dict(), folder / "trainer.pt")
-            (folder / "progress.json").write_text(json.dumps(vars(progress)), encoding="utf-8")
-            save_policy(self.average.module, self.codec.settings, folder / "policy")
-        if better:
-            save_policy(self.average.module, self.codec.settings, self.run.path / "policy")
+            (folder / "progress.json").write_text(json.dumps(vars(self.progress)), encoding="utf-8")
+            save_policy(self._policy, self.codec.settings, folder / "policy")
+
+    def identity(self) -> dict[str, Any]:
+        """What a resumed run must have in common with the run that it continues."""
+        digest = hashlib.sha256()
+        for ids in (*self.training, *self.validation):
+            digest.update(ids.tobytes())
+        return {
+            "species": len(self.codec.settings.species),
+            "training structures": len(self.training),
+            "validation structures": len(self.validation),
+            "digest of all token sequences": digest.hexdigest()[:16],
+            "model": self.config.model.model_dump(mode="json"),
+            "seed": self.config.seed,
+            **{f"training.{key}": getattr(self.settings, key) for key in FIXED},
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that ``load_state_dict`` needs to go on exactly."""
@@ -191,6 +283,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "progress": vars(self.progress),
+            "identity": self.identity(),
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
@@ -207,36 +300,65 @@ class Trainer:
             torch.cuda.set_rng_state_all(state["cuda_rng"])
 
 
-def pretrain(config: PretrainConfig, run: Path, resume: bool = False, overwrite: bool = False) -> Path:
+def pretrain(config: PretrainConfig, run: Path, *, resume: bool = False, overwrite: bool = False) -> Path:
     """Train a policy on structure files; returns the run folder, whose ``policy`` is the best one.
 
     Raises:
         StructureFileError: Nothing usable in the data; nothing has been written then.
+        ConfigError: The folder cannot be used or resumed with these data and options; likewise.
         KeyboardInterrupt: Ctrl-C, after a checkpoint has been written.
     """
+    check_run_folder(run, resume=resume, overwrite=overwrite)
     torch.manual_seed(config.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     training, validation = _read(config)
     settings = _token_settings(config, training)
     codec = CrystalCodec(settings)
     train_set, validation_set = tokenize(training, codec), tokenize(validation, codec)
-    _report("training", train_set)
-    _report("validation", validation_set)
+    train_set.require_any(config.data)
+    validation_set.require_any(config.validation_data or config.data)
+    print(f"training: {train_set.summary()}\nvalidation: {validation_set.summary()}", flush=True)
     model = build_model(settings, config.model).to(device)
-    folder = RunFolder.create(run, config, resume=resume, overwrite=overwrite)
-    (folder.path / "dropped.txt").write_text(
-        "".join(f"{d.source}\t{d.kind}\t{d.message}\n" for d in train_set.dropped + validation_set.dropped)
-    )
+    folder = RunFolder(run)
     trainer = Trainer(model, codec, train_set.sequences, validation_set.sequences, config, folder)
     checkpoint = folder.latest_checkpoint() if resume else None
     if checkpoint:
-        trainer.load_state_dict(torch.load(checkpoint / "trainer.pt", map_location=device))
+        trainer.load_state_dict(_checked_state(checkpoint, trainer))
+    RunFolder.create(run, config, resume=resume, overwrite=overwrite)
+    write_dropped(run / "dropped.txt", {"training": train_set, "validation": validation_set})
     with GracefulInterrupt() as interrupt:
         progress = trainer.fit(interrupt)
     if interrupt.requested:
+        print(f"saved at step {progress.step}; go on with: materium-rl pretrain --run {run} --resume")
         raise KeyboardInterrupt
-    print(f"best validation {progress.best:.2f} nats/structure at step {progress.best_step}: {folder.path / 'policy'}")
-    return folder.path
+    best = f"best validation {progress.best:.2f} nats/structure at step {progress.best_step}"
+    print(f"{best}: {run / 'policy'}")
+    return run
+
+
+def _checked_state(checkpoint: Path, trainer: Trainer) -> dict[str, Any]:
+    """Read a checkpoint of the same data, model and optimizer settings.
+
+    Raises:
+        ConfigError: It cannot be read, or belongs to another training; says what differs.
+    """
+    try:
+        state: dict[str, Any] = torch.load(checkpoint / "trainer.pt", map_location="cpu")
+        before = state["identity"]
+    except (OSError, EOFError, RuntimeError, KeyError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(
+            f"cannot resume from {checkpoint}: trainer.pt is missing, damaged or of another program "
+            f"({type(error).__name__}: {reason}); delete that folder to go on from an earlier checkpoint"
+        ) from error
+    now = trainer.identity()
+    changes = [f"{key} {before.get(key)} -> {now[key]}" for key in now if before.get(key) != now[key]]
+    if changes:
+        raise ConfigError(
+            f"cannot resume {trainer.run.path}: data or options are not those that it was trained with: "
+            f"{'; '.join(changes)}; give back the old ones, or start another run"
+        )
+    return state
 
 
 def _read(config: PretrainConfig) -> tuple[ReadResult, ReadResult]:
@@ -244,25 +366,12 @@ def _read(config: PretrainConfig) -> tuple[ReadResult, ReadResult]:
     training = read_reduced(config.data, oxidation=oxidation)
     if config.validation_data:
         return training, read_reduced(config.validation_data, oxidation=oxidation)
-    held_out = np.random.default_rng(config.seed).random(len(training.rows)) < HELD_OUT
-    parts = [[row for row, out in zip(training.rows, held_out, strict=True) if out == part] for part in (0, 1)]
-    if not parts[0] or not parts[1]:
-        raise StructureFileError(
-            f"{config.data} holds {len(training.rows)} usable structures, too few to hold some out; "
-            "give more, or name others with --validation"
-        )
-    return ReadResult(parts[0], training.dropped), ReadResult(parts[1], [])
+    return hold_out(training, config.data, seed=config.seed)
 
 
 def _token_settings(config: PretrainConfig, training: ReadResult) -> TokenizerSettings:
     options = config.tokenizer.model_dump(exclude={"oxidation"})
     return TokenizerSettings(species=species_of(row.structure for row in training.rows), **options)
-
-
-def _report(name: str, data: TokenizedStructures) -> None:
-    kinds = Counter(str(d.kind) for d in data.dropped)
-    detail = f" ({', '.join(f'{kind} {count}' for kind, count in kinds.most_common())})" if kinds else ""
-    print(f"{name}: {len(data)} structures, {len(data.dropped)} dropped{detail}", flush=True)
 
 
 def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

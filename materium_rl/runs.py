@@ -7,6 +7,7 @@ metrics.jsonl                     one line per step
 samples/step_000001.parquet       every completion of a step
 checkpoints/step_000010/          complete once it has this name
 checkpoints/latest                text file with the name of the newest checkpoint
+policy/, dropped.txt              pretraining: the best policy, and what was left out of the data
 ```
 """
 
@@ -36,6 +37,7 @@ ENTRIES = frozenset(
     {
         "config.yaml",
         "environment.json",
+        "dropped.txt",
         "metrics.jsonl",
         "samples",
         "checkpoints",
@@ -49,6 +51,9 @@ ENTRIES = frozenset(
     }
 )
 """What a run folder may hold; ``--overwrite`` deletes nothing else."""
+
+RESULTS = frozenset({"generated.parquet", "comparison.json"})
+"""A folder with one of these was written by ``generate`` or ``compare``."""
 
 PACKAGES = ("materium-rl", "torch", "transformers", "trl", "ray", "pymatgen", "matgl", "chgnet", "numpy")
 
@@ -212,16 +217,25 @@ def check_run_folder(path: Path, *, resume: bool, overwrite: bool) -> None:
 
 
 def check_output_folder(path: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that already holds results; touches nothing.
+    """Refuse a folder that already holds something; touches nothing.
 
     Raises:
-        ConfigError: If the path is a file, or a folder with content without ``overwrite``.
+        ConfigError: If the path is a file or the working folder, or a folder with content without
+            ``overwrite`` or with content that is not the results of an earlier command.
     """
     if path.exists() and not path.is_dir():
         raise ConfigError(f"{path} is a file; the results need a folder")
-    if path.is_dir() and any(path.iterdir()) and not overwrite:
+    if path.resolve() == Path.cwd():
+        raise ConfigError("the results need a folder of their own, not the working folder; name another")
+    names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+    if names and not overwrite:
         raise ConfigError(
             f"the folder {path} is not empty; add --overwrite to replace its results, or choose another"
+        )
+    if names and names.isdisjoint(RESULTS):
+        raise ConfigError(
+            f"will not overwrite {path}: it holds none of {', '.join(sorted(RESULTS))}, so it was not "
+            "written by generate or compare; choose another folder"
         )
 
 

@@ -8,7 +8,9 @@ grid, lengths and angles to fixed steps, and decoding returns the grid point its
 from __future__ import annotations
 
 import json
+import math
 import random
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -140,8 +142,9 @@ class CrystalCodec:
         if reduce:
             structure = to_primitive_niggli(structure)
         if len(structure) > self.settings.max_sites:
+            limit = self.settings.max_sites
             raise TokenizationError(
-                f"too many sites: {len(structure)} in the primitive cell, the limit is {self.settings.max_sites}"
+                f"too many sites: {len(structure)} in the primitive cell, the limit is {limit}"
             )
         species = [self._species_ids(specie) for specie in structure.species]
         grid = np.rint(structure.frac_coords * self.settings.grid).astype(int) % self.settings.grid
@@ -151,9 +154,11 @@ class CrystalCodec:
             ids.extend(self.layout.coordinate_start + int(k) for k in grid[i])
         ids.append(int(TokenClass.LATTICE))
         for name, value in zip("abc", structure.lattice.abc, strict=True):
-            ids.append(self.layout.length_start + self._step(name, value, "Å", self.settings.length_range))
+            step = self._step(name, value, "Å", self.settings.length_range)
+            ids.append(self.layout.length_start + step)
         for name, value in zip(("alpha", "beta", "gamma"), structure.lattice.angles, strict=True):
-            ids.append(self.layout.angle_start + self._step(name, value, "degrees", self.settings.angle_range))
+            step = self._step(name, value, "degrees", self.settings.angle_range)
+            ids.append(self.layout.angle_start + step)
         ids.append(int(TokenClass.EOS))
         return ids
 
@@ -179,13 +184,15 @@ class CrystalCodec:
         if self.settings.site_order == "random":
             (rng or random.Random(0)).shuffle(order)
             return order
-        rank = self._rank[[self._species_ids(specie) - self.layout.species_start for specie in structure.species]]
+        species = [self._species_ids(specie) - self.layout.species_start for specie in structure.species]
+        rank = self._rank[species]
         return sorted(order, key=lambda i: (rank[i], *grid[i].tolist()))
 
     def _species_rank(self) -> np.ndarray:
         elements = [Element(token.split("|")[0]) for token in self.settings.species]
+        electronegativity = {element: _electronegativity(element) for element in elements}
         keys: dict[SiteOrder, Any] = {
-            "electronegativity": lambda e: (_electronegativity(e), e.Z),
+            "electronegativity": lambda e: (electronegativity[e], e.Z),
             "heavy_first": lambda e: -e.Z,
             "light_first": lambda e: e.Z,
             "xyz": lambda _: 0,
@@ -217,16 +224,13 @@ class CrystalCodec:
             [self._value(i, layout.coordinate_start, layout.grid, "coordinate") for i in sites[k + 1 : k + 4]]
             for k in range(0, len(sites), 4)
         ]
-        lengths = [
-            layout.length_min + layout.length_step * self._value(i, layout.length_start, layout.n_lengths, "length")
-            for i in cell[:3]
-        ]
-        angles = [
-            layout.angle_min + layout.angle_step * self._value(i, layout.angle_start, layout.n_angles, "angle")
-            for i in cell[3:6]
-        ]
+        lengths = [self._value(i, layout.length_start, layout.n_lengths, "length") for i in cell[:3]]
+        angles = [self._value(i, layout.angle_start, layout.n_angles, "angle") for i in cell[3:6]]
         return Structure(
-            Lattice.from_parameters(*(round(v, 6) for v in lengths), *(round(v, 6) for v in angles)),
+            Lattice.from_parameters(
+                *(round(layout.length_min + layout.length_step * k, 6) for k in lengths),
+                *(round(layout.angle_min + layout.angle_step * k, 6) for k in angles),
+            ),
             [self._specie(self.settings.species[i]) for i in species],
             np.array(coords) / layout.grid,
         )
@@ -255,8 +259,15 @@ class CrystalCodec:
 
 
 def _electronegativity(element: Element) -> float:
-    value = element.X
-    return 9.0 if value != value else float(value)
+    """Pauling electronegativity; above all others for the noble gases that have none.
+
+    pymatgen warns of those once, then remembers: asked here first, it stays silent whenever it sorts a
+    formula of this tokenizer's elements later.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "No Pauling electronegativity")
+        value = float(element.X)
+    return 9.0 if math.isnan(value) else value
 
 
 class CrystalTokenizer(PreTrainedTokenizerFast):
@@ -273,7 +284,7 @@ class CrystalTokenizer(PreTrainedTokenizerFast):
 
     def __init__(self, settings: TokenizerSettings | dict[str, Any] | None = None, **kwargs: Any) -> None:
         if settings is None:
-            raise PolicyError("this folder holds no crystal tokenizer: tokenizer_config.json lacks 'settings'")
+            raise PolicyError("no crystal tokenizer in this folder: tokenizer_config.json lacks 'settings'")
         if isinstance(settings, dict):
             version = settings.get("version")
             if version != TOKENIZER_VERSION:
@@ -306,7 +317,7 @@ def load_tokenizer(folder: Path) -> CrystalTokenizer:
     """
     path = folder / "tokenizer_config.json"
     if not path.is_file():
-        raise PolicyError(f"{folder} has no tokenizer_config.json: expected a policy folder made by this program")
+        raise PolicyError(f"{folder} has no tokenizer_config.json: expected a policy made by this program")
     config = json.loads(path.read_text(encoding="utf-8"))
     return CrystalTokenizer(settings=config.get("settings"))
 

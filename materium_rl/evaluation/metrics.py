@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from materium_rl.evaluation.statistics import Bootstrap, jensen_shannon
+from materium_rl.rewards.elements import ANION_FORMERS, RARE_EARTHS
 from materium_rl.rewards.novelty import Tier
-from materium_rl.rewards.prototypes import RARE_EARTH, family
 from materium_rl.rewards.uniqueness import merged_formula
 from materium_rl.structures import structures_match
 
@@ -32,7 +32,6 @@ PER = 1024
 """Numbers of distinct things are given per so many structures requested (scaled; they do not grow
 in proportion, so compare only equal n)."""
 COMMONEST = 5
-ANION_FORMERS = frozenset({"N", "O", "F", "S", "Cl", "Se", "Br", "Te", "I"})
 NEW_FORMULA_TIERS = (Tier.SUBSTITUTION, Tier.KNOWN_PROTOTYPE, Tier.NEW_PROTOTYPE)
 VALIDITY, STABILITY, NOVELTY, GAP = "validity", "stability", "novelty", "bandgap"
 
@@ -324,7 +323,7 @@ def _composition(verdicts: pd.DataFrame, bootstrap: Bootstrap, among: Flags) -> 
         for formula, use in zip(verdicts["formula"], among, strict=True)
     ]
     sites = np.where(among, verdicts["n_sites"].to_numpy(dtype=np.float64, na_value=0.0), 0.0)
-    rare = np.array([any(family(symbol) == RARE_EARTH for symbol in s) for s in symbols])
+    rare = np.array([not RARE_EARTHS.isdisjoint(s) for s in symbols])
     anion = np.array([not ANION_FORMERS.isdisjoint(s) for s in symbols])
     return {
         "mean_sites": _ratio(bootstrap, sites, among),

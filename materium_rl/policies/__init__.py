@@ -1,1 +1,1 @@
-
+"""The crystal policy: its model, its sampler, its folders."""

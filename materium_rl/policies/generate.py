@@ -27,10 +27,11 @@ def generate(config: GenerateConfig) -> Path:
         policy.model, config.n, seed=config.seed, temperature=config.temperature, batch_size=config.batch_size
     )
     structures = [policy.codec.decode(row.tolist()) for row in completions.ids]
+    log_probs = completions.log_probs.sum(dim=1)
     lengths = (completions.ids != TokenClass.PAD).sum(dim=1)
     properties = [
-        {"index": i, "seed": config.seed, "policy": str(config.policy), "log_prob": float(lp), "n_tokens": int(k)}
-        for i, (lp, k) in enumerate(zip(completions.log_probs.sum(dim=1), lengths, strict=True))
+        {"index": i, "seed": config.seed, "policy": config.policy, "log_prob": log_prob, "n_tokens": length}
+        for i, (log_prob, length) in enumerate(zip(log_probs.tolist(), lengths.tolist(), strict=True))
     ]
     with atomic_path(config.out) as folder:
         folder.mkdir()

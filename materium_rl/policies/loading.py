@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from materium_rl.config import ModelConfig
-from materium_rl.errors import PolicyError
+from materium_rl.errors import ConfigError, PolicyError
 from materium_rl.policies.modeling import CrystalConfig, CrystalForCausalLM, crystal_config
 from materium_rl.resources import policy_path
 from materium_rl.tokenizer import CrystalCodec, CrystalTokenizer, TokenizerSettings, load_tokenizer
@@ -26,7 +26,11 @@ class Policy:
 
 
 def build_model(settings: TokenizerSettings, shape: ModelConfig) -> CrystalForCausalLM:
-    """A new policy with random weights (from torch's global generator)."""
+    """A new policy with random weights (from torch's global generator).
+
+    Raises:
+        ConfigError: The attention asked for is not installed.
+    """
     config = crystal_config(
         settings,
         hidden_size=shape.hidden_size,
@@ -37,7 +41,13 @@ def build_model(settings: TokenizerSettings, shape: ModelConfig) -> CrystalForCa
         attention_dropout=shape.dropout,
     )
     config._attn_implementation = shape.attention
-    return CrystalForCausalLM(config)
+    try:
+        return CrystalForCausalLM(config)
+    except ImportError as error:
+        raise ConfigError(
+            f"model.attention={shape.attention} is not installed; install the flash extra "
+            "(needs CUDA), or use sdpa"
+        ) from error
 
 
 def save_policy(model: CrystalForCausalLM, settings: TokenizerSettings, folder: Path) -> None:
@@ -55,16 +65,26 @@ def load_policy(name_or_folder: str | Path, *, device: str | torch.device = "cpu
         PolicyError: The folder is incomplete, or its tokenizer does not fit the weights.
     """
     folder = policy_path(name_or_folder)
-    settings = load_tokenizer(folder).token_settings
     transformers_logging.disable_progress_bar()
     try:
+        settings = load_tokenizer(folder).token_settings
         config = CrystalConfig.from_pretrained(folder)
-        model = CrystalForCausalLM.from_pretrained(folder, config=config, dtype=torch.float32)
-    except (OSError, ValueError, RuntimeError, json.JSONDecodeError) as error:
+        model, report = CrystalForCausalLM.from_pretrained(
+            folder, config=config, dtype=torch.float32, output_loading_info=True
+        )
+    except PolicyError as error:
+        raise PolicyError(str(error) if str(folder) in str(error) else f"{folder}: {error}") from error
+    except (OSError, ValueError, RuntimeError, AttributeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise PolicyError(
-            f"cannot load the policy in {folder}: {error}; expected a folder made by materium-rl pretrain "
-            "or finetune"
+            f"cannot load the policy in {folder}: {reason}; expected a complete folder made by materium-rl "
+            "pretrain or finetune"
         ) from error
+    if absent := sorted(report["missing_keys"]):
+        raise PolicyError(
+            f"{folder / 'model.safetensors'} lacks {len(absent)} weights ({', '.join(absent[:3])}); "
+            "expected those of the model in config.json: use both files of the same policy"
+        )
     if TokenizerSettings.model_validate(config.token_settings) != settings:
         raise PolicyError(
             f"{folder}: tokenizer_config.json and config.json were made for different token settings; "

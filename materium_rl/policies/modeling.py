@@ -155,7 +155,8 @@ class CrystalForCausalLM(LlamaPreTrainedModel, GenerationMixin):
         if self._features is None or self._features.device != self.device:
             with torch.inference_mode(mode=False):
                 self._features = numeric_features(self.config.layout()).to(self.device)
-        return self.model.embed_tokens.weight + self.number_embedding(self._features)
+        vectors: Tensor = self.model.embed_tokens.weight + self.number_embedding(self._features)
+        return vectors
 
     def embed(self, input_ids: Tensor, states: Tensor, vectors: Tensor) -> Tensor:
         """Input vectors: (B, T), states after each token (B, T, 3), (V, hidden) -> (B, T, hidden)."""

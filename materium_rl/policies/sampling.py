@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,10 +54,11 @@ class _Cache:
 
     def __init__(self, model: CrystalForCausalLM, rows: int, length: int) -> None:
         config = model.config
-        self.heads, self.kv_heads, self.width = config.num_attention_heads, config.num_key_value_heads, config.head_dim
-        shape = (len(model.model.layers), 2, rows, self.kv_heads, length, self.width)
+        self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self.width = config.head_dim
+        self.layers: list[Any] = list(model.model.layers)  # of transformers' decoder layers, untyped
+        shape = (len(self.layers), 2, rows, self.kv_heads, length, self.width)
         self.store = torch.zeros(shape, dtype=model.dtype, device=model.device)
-        self.layers = model.model.layers
         self.norm = model.model.norm
         self.qkv = [
             torch.cat([x.self_attn.q_proj.weight, x.self_attn.k_proj.weight, x.self_attn.v_proj.weight])
@@ -89,9 +91,11 @@ class _Cache:
                 enable_gqa=self.heads != self.kv_heads,
             )
             x = x + layer.self_attn.o_proj(attended.transpose(1, 2).reshape(rows, length, -1))
-            gate, up = nn.functional.linear(layer.post_attention_layernorm(x), self.gate_up[i]).chunk(2, dim=-1)
+            normed = layer.post_attention_layernorm(x)
+            gate, up = nn.functional.linear(normed, self.gate_up[i]).chunk(2, dim=-1)
             x = x + layer.mlp.down_proj(layer.mlp.act_fn(gate) * up)
-        return self.norm(x[:, -1])
+        last: Tensor = self.norm(x[:, -1])
+        return last
 
 
 @torch.inference_mode()
@@ -140,7 +144,12 @@ def sample(
 
 
 def _draw(
-    model: CrystalForCausalLM, hidden: Tensor, state: Tensor, uniform: Tensor, temperature: float, vectors: Tensor
+    model: CrystalForCausalLM,
+    hidden: Tensor,
+    state: Tensor,
+    uniform: Tensor,
+    temperature: float,
+    vectors: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Next token and its log-probability for each row: (R, hidden), (R, 3), (R,) -> (R,), (R,)."""
     grammar = model.grammar

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from materium_rl.rewards.prototypes import RARE_EARTH, family, unreadable
+from materium_rl.rewards.elements import RARE_EARTHS
+from materium_rl.rewards.prototypes import RARE_EARTH, unreadable
 from materium_rl.rewards.shared import shared_work
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def _of_structure(structure: Structure) -> Fingerprint | None:
 
 
 def _kind(specie: Element | Species) -> str:
-    return RARE_EARTH if family(specie.symbol) == RARE_EARTH else specie.symbol
+    return RARE_EARTH if specie.symbol in RARE_EARTHS else specie.symbol
 
 
 def fingerprint(basis: np.ndarray, positions: np.ndarray, kinds: Sequence[str]) -> Fingerprint | None:

@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 
 RESERVED_COLUMNS = ("value", "score", "uncertainty", "contribution", "outcome", "reason")
 
-_PROVIDER_MODULES = {"prototype": "materium_rl.rewards.prototypes"}
+_PROVIDER_MODULES = {
+    "prototype": "materium_rl.rewards.prototypes",
+    "fingerprint": "materium_rl.rewards.fingerprint",
+    "energy": "materium_rl.rewards.energies",
+}
 _PLAIN = (str, int, float, bool, type(None))
 
 

@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from materium_rl.rewards.base import Invalid
+from materium_rl.rewards.elements import RARE_EARTHS
 from materium_rl.rewards.shared import shared_work
+from materium_rl.structures import minimum_distance_ratio
 
 if TYPE_CHECKING:
     from moyopy import MoyoDataset
@@ -41,6 +43,10 @@ MIRROR_IMAGES = {
 SMALLEST_VOLUME = 1e-3
 """Å³. Cells below it have no inverse worth computing."""
 
+SMALLEST_DISTANCE_RATIO = 0.25
+"""Nearest distance over the sum of covalent radii; below it the tolerance of the symmetry search joins
+atoms, and the search may take hours."""
+
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 RARE_EARTH = "rare_earth"
@@ -48,7 +54,7 @@ _FAMILIES = {
     "hydrogen": "H D T",
     "alkali": "Li Na K Rb Cs Fr",
     "alkaline_earth": "Be Mg Ca Sr Ba Ra",
-    RARE_EARTH: "Sc Y La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu",
+    RARE_EARTH: " ".join(RARE_EARTHS),
     "actinide": "Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md No Lr",
     "group_4": "Ti Zr Hf Rf",
     "group_5": "V Nb Ta Db",
@@ -163,6 +169,8 @@ def unreadable(structure: Structure) -> str | None:
     unknown = {str(site.specie) for site in structure if getattr(site.specie, "symbol", "") not in _FAMILY_OF}
     if unknown:
         return f"{', '.join(sorted(unknown))}: not an element"
+    if minimum_distance_ratio(structure) < SMALLEST_DISTANCE_RATIO:
+        return f"atoms overlap: nearer than {SMALLEST_DISTANCE_RATIO} of the sum of their covalent radii"
     return None
 
 
@@ -197,7 +205,7 @@ def _prototype(structure: Structure) -> Prototype | Invalid:
 
 
 def _merge_rare_earths(symbols: list[str]) -> list[str]:
-    present = {symbol for symbol in symbols if family(symbol) == RARE_EARTH}
+    present = RARE_EARTHS.intersection(symbols)
     if len(present) < 2:
         return symbols
     return ["La" if symbol in present else symbol for symbol in symbols]

@@ -206,7 +206,8 @@ class Scorer:
         alive = [i for i, sample in enumerate(samples) if self._is_alive(sample)]
         with sharing() as store:
             for i in alive:
-                store.update({(n, id(structures[i])): label for n, label in samples[i].labels.items()})
+                for label, result in samples[i].labels.items():
+                    store.add(label, structures[i], result)
             for name in self._batch_names:
                 results = call(self._rewards[name], [structures[i] for i in alive], retry=False)
                 for i, result in zip(alive, results, strict=True):

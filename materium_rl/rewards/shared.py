@@ -18,14 +18,42 @@ if TYPE_CHECKING:
 
 BatchFunction = Callable[[Sequence["Structure"]], list[Any]]
 
-_STORE: ContextVar[dict[tuple[str, int], Any] | None] = ContextVar("shared_work", default=None)
 PROVIDERS: dict[str, BatchFunction] = {}
 
 
+class SharedResults:
+    """Results by name of the work and structure object.
+
+    The structure is kept with its results: as long as they are there, its id belongs to no other.
+    """
+
+    def __init__(self) -> None:
+        self._results: dict[tuple[str, int], tuple[Structure, Any]] = {}
+
+    def add(self, name: str, structure: Structure, result: Any) -> None:
+        """Remember what the work ``name`` gave for a structure."""
+        self._results[name, id(structure)] = structure, result
+
+    def get(self, name: str, structure: Structure) -> Any:
+        """What ``add`` was given.
+
+        Raises:
+            KeyError: Nothing was.
+        """
+        return self._results[name, id(structure)][1]
+
+    def has(self, name: str, structure: Structure) -> bool:
+        """Whether ``add`` was called."""
+        return (name, id(structure)) in self._results
+
+
+_STORE: ContextVar[SharedResults | None] = ContextVar("shared_work", default=None)
+
+
 @contextmanager
-def sharing() -> Iterator[dict[tuple[str, int], Any]]:
-    """Keep shared results for the structures alive in this block, keyed by (name, id)."""
-    store: dict[tuple[str, int], Any] = {}
+def sharing() -> Iterator[SharedResults]:
+    """Keep the results of shared work until the end of this block."""
+    store = SharedResults()
     token = _STORE.set(store)
     try:
         yield store
@@ -42,11 +70,11 @@ def shared_work(name: str) -> Callable[[BatchFunction], BatchFunction]:
             store = _STORE.get()
             if store is None:
                 return function(structures)
-            todo = [s for s in structures if (name, id(s)) not in store]
+            todo = [s for s in structures if not store.has(name, s)]
             if todo:
                 for structure, result in zip(todo, function(todo), strict=True):
-                    store[name, id(structure)] = result
-            return [store[name, id(s)] for s in structures]
+                    store.add(name, structure, result)
+            return [store.get(name, s) for s in structures]
 
         PROVIDERS[name] = wrapper
         return wrapper

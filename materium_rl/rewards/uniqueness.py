@@ -12,7 +12,8 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from materium_rl.errors import RewardError
 from materium_rl.rewards.base import Measurement, Result, Reward
-from materium_rl.rewards.prototypes import RARE_EARTH, Prototype, family, prototypes
+from materium_rl.rewards.elements import RARE_EARTHS
+from materium_rl.rewards.prototypes import Prototype, prototypes
 from materium_rl.rewards.shaping import Identity
 
 if TYPE_CHECKING:
@@ -156,5 +157,5 @@ def merged_formula(formula: str) -> str:
 
     merged: Counter[str] = Counter()
     for symbol, amount in Composition(formula).get_el_amt_dict().items():
-        merged["R" if family(symbol) == RARE_EARTH else symbol] += round(amount)
+        merged["R" if symbol in RARE_EARTHS else symbol] += round(amount)
     return " ".join(f"{symbol}{n}" for symbol, n in sorted(merged.items()))

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from materium_rl.config import FinetuneConfig
+from materium_rl.grammar import TokenClass
 from materium_rl.policies.loading import Policy
 from materium_rl.policies.modeling import CrystalForCausalLM
 from materium_rl.rewards.scoring import Scorer
@@ -30,6 +31,8 @@ from materium_rl.runs import RunFolder
 from materium_rl.tokenizer import CrystalTokenizer
 
 ROLLOUT_STATE = "rollout_state.pt"
+CHUNK_ROWS = 32
+"""Rows of similar length whose log-probabilities are computed together."""
 
 
 class CrystalGRPOTrainer(GRPOTrainer):
@@ -108,10 +111,7 @@ class CrystalGRPOTrainer(GRPOTrainer):
         """Grammar-masked log-probabilities and entropies of the last ``logits_to_keep`` tokens."""
         policy: CrystalForCausalLM = self.accelerator.unwrap_model(model)
         first = input_ids.shape[1] - logits_to_keep
-        log_probs, entropies = policy.token_log_probs(
-            input_ids, temperature=self.config.rl.temperature, first=first
-        )
-        return log_probs, entropies, None
+        return *log_probs_by_length(policy, input_ids, self.config.rl.temperature, first), None
 
     def _record(self, step: int, rollout: Rollout, advantages: np.ndarray) -> None:
         frame = rollout.to_frame()
@@ -147,6 +147,31 @@ class CrystalGRPOTrainer(GRPOTrainer):
         """Load archives and guards of a checkpoint; weights and optimizer are loaded by ``train``."""
         self.scorer.load_state_dict(json.loads((checkpoint / "archives.json").read_text(encoding="utf-8")))
         self.guards.load_state_dict(torch.load(checkpoint / ROLLOUT_STATE, weights_only=False))
+
+
+def log_probs_by_length(
+    policy: CrystalForCausalLM, input_ids: Tensor, temperature: float, first: int
+) -> tuple[Tensor, Tensor]:
+    """``token_log_probs`` in chunks of similar length, so that little padding is computed.
+
+    Args:
+        policy: Policy.
+        input_ids: Whole sequences (B, T), right-padded.
+        temperature: Sampling temperature.
+        first: Index of the first token that is scored.
+
+    Returns:
+        Log-probabilities and entropies, each (B, T - first).
+    """
+    lengths = (input_ids != TokenClass.PAD).sum(dim=1)
+    order = lengths.argsort(stable=True)
+    parts = []
+    for rows in order.split(CHUNK_ROWS):
+        longest = int(lengths[rows].max())
+        pair = policy.token_log_probs(input_ids[rows, :longest], temperature=temperature, first=first)
+        parts.append([nn.functional.pad(x, (0, input_ids.shape[1] - longest)) for x in pair])
+    back = order.argsort()
+    return torch.cat([p[0] for p in parts])[back], torch.cat([p[1] for p in parts])[back]
 
 
 def trainer_arguments(config: FinetuneConfig, folder: Path) -> GRPOConfig:

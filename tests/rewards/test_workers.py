@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,10 @@ from materium_rl.rewards.scoring import Scorer
 
 FAULTS = Path(__file__).parent / "plugins" / "faults.py"
 LENGTH = f'"{FAULTS}:length"'
-MARK = 4.44
+CRASH, HANG = 4.44, 5.55
+"""Lattice lengths in Å on which a worker of the shared scorer dies, and on which it hangs."""
+TIME_LIMIT = 5
+OPTIONS: dict[str, Any] = {"gates": ("validity", "uniqueness"), "chunk_size": 4, "timeout": TIME_LIMIT}
 
 
 @pytest.fixture(scope="module")
@@ -32,15 +34,43 @@ def ray_session() -> Iterator[Any]:
     ray.shutdown()
 
 
-def cell(a: float) -> Structure:
-    return Structure(Lattice.cubic(a), ["Fe", "Fe"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+@pytest.fixture(scope="module")
+def workers(ray_session: Any) -> Iterator[Scorer]:
+    """Two workers for the module, so that the tests also show that they go on after each fault."""
+    with Scorer(expression(), workers=2, **OPTIONS) as scorer:
+        yield scorer
+    assert ray_session.is_initialized()
+
+
+def expression() -> str:
+    """A length, a crash that counts, and a hang that is only watched."""
+    return f"{LENGTH} + {fault('crash')} + 0*\"{FAULTS}:SecondFault\"(kind='hang', mark={HANG})"
 
 
 def fault(kind: str) -> str:
     return f'"{FAULTS}:Fault"(kind="{kind}")'
 
 
-def test_ray_equals_inline_byte_for_byte(ray_session: Any) -> None:
+def cell(a: float) -> Structure:
+    return Structure(Lattice.cubic(a), ["Fe", "Fe"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+
+
+def actors(scorer: Scorer) -> list[Any]:
+    return [seat.actor for seat in scorer._backend._seats]
+
+
+def same_as_inline(workers: Scorer, batch: list[Any], *, times: int = 1) -> Any:
+    inline = Scorer(expression(), **OPTIONS)
+    workers.load_state_dict(inline.state_dict())
+    for _ in range(times):
+        a, b = inline.score(batch), workers.score(batch)
+        assert a.rewards.tobytes() == b.rewards.tobytes()
+        assert a.to_frame().to_csv() == b.to_frame().to_csv()
+        assert [row.shared for row in a] == [row.shared for row in b]
+    return a
+
+
+def test_ray_equals_inline_byte_for_byte(workers: Scorer) -> None:
     rng = np.random.default_rng(0)
     batch: list[Any] = [
         Structure(
@@ -49,61 +79,69 @@ def test_ray_equals_inline_byte_for_byte(ray_session: Any) -> None:
         for _ in range(37)
     ]
     batch[5] = None
-    options: dict[str, Any] = {"gates": ("validity", "uniqueness"), "chunk_size": 4}
-    inline = Scorer(LENGTH, **options)
-    with Scorer(LENGTH, workers=2, **options) as workers:
-        for _ in range(2):
-            a, b = inline.score(batch), workers.score(batch)
-            assert a.rewards.tobytes() == b.rewards.tobytes()
-            assert a.to_frame().to_csv() == b.to_frame().to_csv()
-            assert [row.shared for row in a] == [row.shared for row in b]
-    assert {"ok", "invalid"} == set(a.outcomes)
-    assert ray_session.is_initialized()
+    table = same_as_inline(workers, batch, times=2)
+    assert {"ok", "invalid"} == set(table.outcomes)
 
 
-@pytest.mark.parametrize(
-    ("kind", "said", "monitor", "timeout"),
-    [("crash", "died", False, 60), ("hang", "time limit of 5 s", True, 5)],
-)
-def test_only_the_culprit_fails(
-    ray_session: Any, kind: str, said: str, monitor: bool, timeout: float
-) -> None:
+def test_only_the_culprits_fail(workers: Scorer) -> None:
     batch = [cell(3.0 + 0.01 * i) for i in range(20)]
-    batch[6] = cell(MARK)
-    expression = f"{LENGTH} + {'0*' if monitor else ''}{fault(kind)}"
-    with Scorer(expression, gates=("validity",), workers=2, chunk_size=8, timeout=timeout) as scorer:
-        table = scorer.score(batch)
-        again = scorer.score(batch[:6])  # the replaced worker works
+    batch[6], batch[13] = cell(CRASH), cell(HANG)
+    table = workers.score(batch)
     expected = ["ok"] * 20
-    if not monitor:
-        expected[6] = "failed"
+    expected[6] = "failed"  # the hang is only watched
     assert list(table.outcomes) == expected
-    culprit = table.rows[6].terms
-    assert culprit["fault"].outcome == "failed"
-    assert said in culprit["fault"].reason
-    assert culprit["length"].value == pytest.approx(MARK / 10)
+    for row, name, said in [(6, "fault", "died"), (13, "second_fault", f"time limit of {TIME_LIMIT} s")]:
+        assert table.rows[row].terms[name].outcome == "failed"
+        assert said in table.rows[row].terms[name].reason
+    failed = {
+        (row.index, name) for row in table for name, term in row.terms.items() if term.outcome == "failed"
+    }
+    assert failed == {(6, "fault"), (13, "second_fault")}
     assert list(table.values("length")) == pytest.approx([s.lattice.a / 10 for s in batch])
+    again = workers.score(batch[:6])  # the replaced workers work
     assert list(again.outcomes) == ["ok"] * 6
 
 
-def test_worker_killed_from_outside_costs_nothing(ray_session: Any) -> None:
-    batch = [cell(3.0 + 0.01 * i) for i in range(20)]
-    with Scorer(LENGTH, gates=("validity",), workers=1, chunk_size=8) as scorer:
-        first = scorer.score(batch)
-        ray_session.kill(scorer._backend._seats[0].actor)
-        second = scorer.score(batch)
-    assert first.to_frame().to_csv() == second.to_frame().to_csv()
+def test_worker_killed_from_outside_costs_nothing(ray_session: Any, workers: Scorer) -> None:
+    idle = next(seat for seat in workers._backend._seats if seat.call is None)
+    ray_session.kill(idle.actor)
+    same_as_inline(workers, [cell(3.0 + 0.01 * i) for i in range(20)])
+
+
+def test_an_interrupted_batch_leaves_nothing_behind(
+    ray_session: Any, workers: Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = actors(workers)
+    monkeypatch.setattr(ray_session, "wait", _interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        workers.score([cell(HANG)])
+    monkeypatch.undo()
+    kept = [old is new for old, new in zip(before, actors(workers), strict=True)]
+    assert sorted(kept) == [False, True]  # the one that hung was replaced
+    assert list(workers.score([cell(3.0)] * 8).outcomes) == ["ok"] * 8
+
+
+def _interrupt(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_workers_run_one_thread_each(ray_session: Any, workers: Scorer) -> None:
+    threads = [
+        actor.__ray_call__.remote(lambda _: (os.environ["OMP_NUM_THREADS"], os.environ["OMP_WAIT_POLICY"]))
+        for actor in actors(workers)
+    ]
+    assert ray_session.get(threads) == [("1", "PASSIVE")] * 2
 
 
 def test_a_reward_that_always_crashes_stops_the_run(
     ray_session: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("materium_rl.rewards.workers._STOP_AFTER", 2)
+    monkeypatch.setattr("materium_rl.rewards.workers._STOP_AFTER", 1)
     with (
         Scorer(fault("crash"), gates=(), shared=(), workers=1) as scorer,
-        pytest.raises(RewardError, match=r"2 of 2 structures could not be measured .*died"),
+        pytest.raises(RewardError, match=r"1 of 1 structures could not be measured .*died"),
     ):
-        scorer.score([cell(MARK)] * 16)
+        scorer.score([cell(CRASH)] * 16)
 
 
 @pytest.mark.parametrize(
@@ -112,30 +150,4 @@ def test_a_reward_that_always_crashes_stops_the_run(
 )
 def test_a_reward_that_cannot_load_stops_at_the_start(ray_session: Any, kind: str, said: str) -> None:
     with pytest.raises(RewardError, match=said):
-        Scorer(fault(kind), gates=(), workers=1).start()
-
-
-def test_an_interrupted_batch_leaves_nothing_behind(
-    ray_session: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with Scorer(fault("hang"), gates=(), workers=1, timeout=30) as scorer:
-        start = time.monotonic()
-        monkeypatch.setattr(ray_session, "wait", _interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            scorer.score([cell(MARK)])
-        monkeypatch.undo()
-        assert list(scorer.score([cell(3.0)]).outcomes) == ["ok"]
-        assert time.monotonic() - start < 25
-
-
-def _interrupt(*_: Any, **__: Any) -> None:
-    raise KeyboardInterrupt
-
-
-def test_workers_run_one_thread_each(ray_session: Any) -> None:
-    from materium_rl.rewards.workers import _WORKER_ENVIRONMENT
-
-    remote = ray_session.remote(num_cpus=0.5, runtime_env={"env_vars": _WORKER_ENVIRONMENT})(
-        lambda: (os.environ["OMP_NUM_THREADS"], os.environ["OMP_WAIT_POLICY"])
-    )
-    assert ray_session.get(remote.remote()) == ("1", "PASSIVE")
+        Scorer(fault(kind), gates=(), shared=(), workers=1).start()

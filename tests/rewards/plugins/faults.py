@@ -19,17 +19,13 @@ MARK = 4.44
 """Å"""
 
 
-def marked(structure: Structure) -> bool:
-    """Whether the fault strikes on this structure."""
-    return abs(structure.lattice.a - MARK) < 1e-6
-
-
 class Fault(Reward):
     """0.5 for every structure, but ``kind`` happens on marked ones."""
 
     name: ClassVar[str] = "fault"
 
     kind: str
+    mark: float = MARK
 
     def load(self) -> None:
         """Fail here if asked to."""
@@ -46,7 +42,8 @@ class Fault(Reward):
         """Misbehave on marked structures."""
         answers: list[Any] = []
         for structure in structures:
-            answers += self._answer() if marked(structure) else [Measurement(0.5)]
+            marked = abs(structure.lattice.a - self.mark) < 1e-6
+            answers += self._answer() if marked else [Measurement(0.5)]
         return answers
 
     def _answer(self) -> list[Any]:
@@ -64,6 +61,12 @@ class Fault(Reward):
             "invalid": Invalid("too strange"), "above": 7.0,
         }  # fmt: skip
         return [] if self.kind == "short" else [odd[self.kind]]
+
+
+class SecondFault(Fault):
+    """Another fault in the same expression."""
+
+    name: ClassVar[str] = "second_fault"
 
 
 class History(Reward):

@@ -1,0 +1,145 @@
+"""What the README and the documentation say: commands parse, the reward works, names and links exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from pymatgen.core import Lattice, Structure
+from typer.testing import CliRunner
+
+from materium_rl import cli
+from materium_rl.config import FinetuneConfig, PretrainConfig, load_config
+from materium_rl.errors import ConfigError
+from materium_rl.resources import POLICY_FILES, bundled_policies
+from materium_rl.rewards import registry
+from materium_rl.rewards.base import Measurement
+from materium_rl.rewards.expression import parse
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PAGES = [
+    REPOSITORY / "README.md",
+    REPOSITORY / "CONTRIBUTING.md",
+    *sorted((REPOSITORY / "docs").glob("*.md")),
+]
+DRY = ("pretrain", "finetune", "generate", "compare")
+BUILT_IN = ("validity", "stability", "bandgap", "novelty", "uniqueness")
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Fenced blocks of a page."""
+    return re.findall(
+        rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+
+
+def commands() -> list[tuple[str, str]]:
+    """Every ``materium-rl`` line of the fenced blocks: page name, arguments."""
+    return [
+        (page.name, line.removeprefix("materium-rl "))
+        for page in PAGES
+        for block in blocks(page, "")
+        for line in block.splitlines()
+        if line.startswith("materium-rl ")
+    ]
+
+
+def plugin(page: Path, folder: Path) -> Path:
+    """The page's ``my_rewards.py``."""
+    path = folder / "my_rewards.py"
+    path.write_text(blocks(page, "python")[0], encoding="utf-8")
+    return path
+
+
+def test_reward_of_the_readme_measures_and_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_FROM_FILES", {})
+    assert registry.load_plugin(plugin(REPOSITORY / "README.md", tmp_path)) == ["density"]
+    (term,) = parse("density(target=7)")
+    reward = registry.create(term.name, term.options)
+    iron = Structure(Lattice.cubic(2.866), ["Fe", "Fe"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    (result,) = reward.measure([iron])
+    assert isinstance(result, Measurement)
+    assert result.value == pytest.approx(7.88, abs=0.01)  # g/cm³, two atoms of 55.845 u in 23.54 Å³
+    assert reward.shaping()(7.0) == 1.0
+    assert reward.shaping()(7.5) == pytest.approx(0.6065, abs=1e-4)  # one width off: exp(-1/2)
+
+
+def test_function_of_the_docs_measures_and_scores(tmp_path: Path) -> None:
+    path = plugin(REPOSITORY / "docs" / "rewards.md", tmp_path)
+    (term,) = parse(f'"{path}:lightness"(heaviest=8)')
+    reward = registry.create(term.name, term.options)
+    iron = Structure(Lattice.cubic(2.866), ["Fe", "Fe"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    (value,) = reward.measure([iron])
+    assert value == pytest.approx(1 - 7.88 / 8, abs=0.002)
+    assert reward.shaping()(value) == value
+
+
+@pytest.mark.parametrize(("page", "line"), commands())
+def test_command_of_the_documentation_parses(
+    page: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = shlex.split(line, comments=True)
+    if arguments[0] in DRY[1:] and "nano" not in bundled_policies():
+        pytest.skip("the bundled policy nano is not there yet")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(registry, "_FROM_FILES", {})
+    source = REPOSITORY / "docs" / page if (REPOSITORY / "docs" / page).is_file() else REPOSITORY / page
+    if "my_rewards.py" in line:
+        plugin(source, tmp_path)
+    for name in ("train.csv.gz", "val.csv.gz"):
+        (tmp_path / name).touch()
+    if arguments[0] in ("generate", "compare"):
+        (tmp_path / "runs" / "x").mkdir(parents=True)
+        for name in POLICY_FILES:
+            (tmp_path / "runs" / "x" / name).touch()
+    before = sorted(tmp_path.rglob("*.*"))
+    done = CliRunner().invoke(cli.app, [*arguments, *(["--dry-run"] if arguments[0] in DRY else [])])
+    assert done.exception is None, f"{page}: {line}: {done.exception} {done.output}"
+    assert done.output
+    assert [path for path in sorted(tmp_path.rglob("*.*")) if "__pycache__" not in path.parts] == before
+
+
+def test_settings_of_the_documentation_exist() -> None:
+    found = [
+        text.strip('"')
+        for p in PAGES
+        for text in re.findall(r"--set (\"[^\"]+\"|[^\s`]+=[^\s`]+)", p.read_text())
+    ]
+    found = [text for text in found if text != "key=value"]
+    assert len(found) >= 3
+    for text in found:
+        errors = []
+        for config, needed in ((FinetuneConfig, {}), (PretrainConfig, {"data": "x"})):
+            try:
+                load_config(config, overrides=needed, sets=[text])
+            except ConfigError as error:
+                errors.append(str(error))
+        assert len(errors) < 2, errors
+
+
+def test_every_option_of_a_built_in_reward_is_described() -> None:
+    text = (REPOSITORY / "docs" / "rewards.md").read_text(encoding="utf-8")
+    for name in BUILT_IN:
+        section = text.split(f"### {name}\n")[1].split("\n##")[0]
+        for option in registry.find(name).model_fields:
+            assert f"`{option}`" in section, f"docs/rewards.md does not mention {option} of {name}"
+
+
+def test_definitions_of_the_docs_are_those_of_the_reports() -> None:
+    from materium_rl.evaluation.table import markdown_definitions
+
+    assert markdown_definitions() in (REPOSITORY / "docs" / "evaluation.md").read_text(encoding="utf-8")
+
+
+def test_links_and_make_targets_exist() -> None:
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+            made_at_the_end = link.endswith("novelty_before_after.png") and "nano" not in bundled_policies()
+            if not link.startswith("http") and not made_at_the_end:
+                assert (page.parent / link).is_file(), f"{page.name}: {link}"
+        makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+        for target in re.findall(r"^(?:\$ )?make (\w+)|`make (\w+)`", text, re.MULTILINE):
+            assert re.search(rf"^{''.join(target)}:", makefile, re.MULTILINE), f"{page.name}: make {target}"
