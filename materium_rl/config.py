@@ -89,6 +89,7 @@ class PretrainConfig(Section):
 
     data: Path = Field(description="structures to train on: CSV, parquet, extxyz, a folder or a zip")
     validation_data: Path | None = Field(None, description="without it a part of data is held out")
+    initial_policy: str | None = Field(None, description="policy whose weights the training starts from")
     seed: int = Field(0, ge=0)
     tokenizer: TokenizerConfig = TokenizerConfig()
     model: ModelConfig = ModelConfig()
@@ -145,7 +146,8 @@ class GuardsConfig(Section):
     """Descriptors of the samples that fine-tuning may not drift away from; see ``rl.guards``."""
 
     descriptors: tuple[str, ...] = ("n_sites", "n_elements", "rare_earth", "anion")
-    strength: float = Field(1.0, ge=0, description="weight of the restoring term")
+    floors: tuple[str, ...] = Field(("anion",), description="those among them that may rise but not fall")
+    strength: float = Field(2.0, ge=0, description="weight of the restoring term")
 
 
 class FinetuneConfig(Section):

@@ -37,7 +37,7 @@ from materium_rl.errors import ConfigError, MateriumError
 from materium_rl.files import atomic_path
 from materium_rl.interrupts import GracefulInterrupt
 from materium_rl.memory import release_memory
-from materium_rl.policies.loading import build_model, save_policy
+from materium_rl.policies.loading import build_model, load_policy, save_policy
 from materium_rl.policies.modeling import CrystalForCausalLM
 from materium_rl.policies.sampling import sample_many
 from materium_rl.rewards.base import Invalid
@@ -319,6 +319,8 @@ def pretrain(config: PretrainConfig, run: Path, *, resume: bool = False, overwri
     validation_set.require_any(config.validation_data or config.data)
     print(f"training: {train_set.summary()}\nvalidation: {validation_set.summary()}", flush=True)
     model = build_model(settings, config.model).to(device)
+    if config.initial_policy:
+        _copy_weights(config.initial_policy, model, settings)
     folder = RunFolder(run)
     trainer = Trainer(model, codec, train_set.sequences, validation_set.sequences, config, folder)
     checkpoint = folder.latest_checkpoint() if resume else None
@@ -359,6 +361,18 @@ def _checked_state(checkpoint: Path, trainer: Trainer) -> dict[str, Any]:
             f"{'; '.join(changes)}; give back the old ones, or start another run"
         )
     return state
+
+
+def _copy_weights(name: str, model: CrystalForCausalLM, settings: TokenizerSettings) -> None:
+    """Start from the weights of another policy of the same shape and token settings."""
+    initial = load_policy(name)
+    shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in (initial.model, model)]
+    if initial.codec.settings != settings or shapes[0] != shapes[1]:
+        raise ConfigError(
+            f"initial_policy {name}: its tokens or its size differ from those of this config and data; "
+            "use the same data, tokenizer and model sections that it was trained with"
+        )
+    model.load_state_dict(initial.model.state_dict())
 
 
 def _read(config: PretrainConfig) -> tuple[ReadResult, ReadResult]:

@@ -7,20 +7,28 @@ import numpy as np
 RIDGE = 0.1
 """Ridge of the regression on the guard descriptors, in samples."""
 
+LARGEST = 4.0
+"""Advantages are clipped here: one lucky sample in a long-tailed batch must not set the whole update."""
+
 
 def group_advantages(
-    rewards: np.ndarray, group_size: int, *, descriptors: np.ndarray | None = None
+    rewards: np.ndarray,
+    group_size: int,
+    *,
+    descriptors: np.ndarray | None = None,
+    floors: np.ndarray | None = None,
 ) -> np.ndarray:
     """Rewards relative to their group, in units of the batch's spread.
 
     GRPO (DeepSeekMath, arXiv 2402.03300, section 4.1) with the spread of the batch instead of the
     group's (arXiv 2508.08221). With descriptors, the part of the centred rewards that is linear in them is
-    removed too (ridge regression over the batch).
+    removed too (ridge regression over the batch); of a floor descriptor only what pays for lowering it.
 
     Args:
         rewards: (B,), groups adjacent; NaN marks what could not be measured.
         group_size: G, divides B.
         descriptors: (B, F), standardised.
+        floors: Descriptors that may rise, bool (F,).
 
     Returns:
         (B,); exactly 0 where the reward is NaN, where a group holds fewer than two rewards, and
@@ -32,19 +40,25 @@ def group_advantages(
     mean = np.where(known, grouped, 0).sum(axis=1, keepdims=True) / np.maximum(count, 1)
     centred = np.where(known, grouped - mean, 0.0)
     useful = (known & (count > 1) & (np.abs(centred).max(axis=1, keepdims=True) > 1e-9)).reshape(-1)
-    advantages = np.where(useful, centred.reshape(-1), 0.0)
+    advantages: np.ndarray = np.where(useful, centred.reshape(-1), 0.0)
     if descriptors is not None and useful.sum() > descriptors.shape[1] + 2:
-        advantages[useful] -= _linear_part(advantages[useful], descriptors[useful])
-    spread = advantages[useful].std() if useful.any() else 0.0
-    return advantages / spread if spread > 1e-9 else np.zeros_like(advantages)
+        advantages[useful] -= _linear_part(advantages[useful], descriptors[useful], floors)
+    spread = float(advantages[useful].std()) if useful.any() else 0.0
+    if spread <= 1e-9:
+        return np.zeros_like(advantages)
+    scaled: np.ndarray = np.clip(advantages / spread, -LARGEST, LARGEST)
+    return scaled
 
 
-def _linear_part(values: np.ndarray, descriptors: np.ndarray) -> np.ndarray:
+def _linear_part(values: np.ndarray, descriptors: np.ndarray, floors: np.ndarray | None) -> np.ndarray:
     """What a ridge regression with intercept on (R, F) descriptors explains of (R,) values."""
     centred = descriptors - descriptors.mean(axis=0)
     gram = centred.T @ centred + RIDGE * np.eye(centred.shape[1])
-    explained: np.ndarray = centred @ np.linalg.solve(gram, centred.T @ (values - values.mean()))
-    return explained + values.mean()
+    slopes = np.linalg.solve(gram, centred.T @ (values - values.mean()))
+    if floors is not None:
+        slopes = np.where(floors, np.minimum(slopes, 0.0), slopes)
+    explained: np.ndarray = centred @ slopes + values.mean()
+    return explained
 
 
 def zero_spread_fraction(rewards: np.ndarray, group_size: int) -> float:

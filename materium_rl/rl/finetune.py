@@ -6,19 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pymatgen.core import Structure
 from transformers import TrainerCallback
 
 from materium_rl.config import FinetuneConfig, RewardConfig
 from materium_rl.interrupts import GracefulInterrupt
 from materium_rl.policies.loading import Policy, load_policy
 from materium_rl.policies.sampling import sample_many
+from materium_rl.rewards.base import Measurement
 from materium_rl.rewards.scoring import Scorer
+from materium_rl.rewards.validity import Validity
 from materium_rl.rl.grpo import CrystalGRPOTrainer
 from materium_rl.rl.guards import Guards
 from materium_rl.rl.progress import Progress
 from materium_rl.runs import RunFolder
 
-REFERENCE_STREAM_SAMPLES = 512
+REFERENCE_SAMPLES = 512
 """Samples of the pretrained policy that set the reference of the guards."""
 
 
@@ -35,7 +38,7 @@ def finetune(config: FinetuneConfig, run: Path, *, resume: bool = False, overwri
     with make_scorer(config.reward) as scorer:
         folder = RunFolder.create(run, config, resume=resume, overwrite=overwrite)
         checkpoint = folder.latest_checkpoint() if resume else None
-        guards = Guards(config.guards.descriptors, config.guards.strength)
+        guards = Guards(config.guards.descriptors, config.guards.floors, config.guards.strength)
         with Progress(config.rl.steps) as progress, GracefulInterrupt() as interrupt:
             trainer = CrystalGRPOTrainer(policy, scorer, guards, config, folder, progress)
             trainer.add_callback(_StopOnInterrupt(interrupt))
@@ -54,11 +57,15 @@ def make_scorer(config: RewardConfig) -> Scorer:
     return Scorer(**config.model_dump())
 
 
-def _reference_structures(policy: Policy, config: FinetuneConfig) -> list[Any]:
+def _reference_structures(policy: Policy, config: FinetuneConfig) -> list[Structure]:
+    """Valid samples of the pretrained policy."""
     completions = sample_many(
-        policy.model, REFERENCE_STREAM_SAMPLES, seed=config.seed, temperature=config.rl.temperature
+        policy.model, REFERENCE_SAMPLES, seed=config.seed, temperature=config.rl.temperature
     )
-    return [policy.codec.decode(row.tolist()) for row in completions.ids]
+    structures = [policy.codec.decode(row.tolist()) for row in completions.ids]
+    results = Validity().measure(structures)
+    valid = [s for s, r in zip(structures, results, strict=True) if isinstance(r, Measurement)]
+    return valid or structures
 
 
 def _switch_dropout_off(policy: Policy) -> None:
@@ -78,7 +85,7 @@ class _StopOnInterrupt(TrainerCallback):
     def __init__(self, interrupt: GracefulInterrupt) -> None:
         self.interrupt = interrupt
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
         last = state.global_step >= state.max_steps
         if self.interrupt.requested or last:
             control.should_save = True

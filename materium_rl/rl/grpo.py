@@ -20,6 +20,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from materium_rl.config import FinetuneConfig
 from materium_rl.grammar import TokenClass
+from materium_rl.memory import release_memory
 from materium_rl.policies.loading import Policy
 from materium_rl.policies.modeling import CrystalForCausalLM
 from materium_rl.rewards.scoring import Scorer
@@ -80,10 +81,17 @@ class CrystalGRPOTrainer(GRPOTrainer):
             step=step,
             temperature=rl.temperature,
         )
+        rewards, valid = rollout.table.rewards, rollout.table.outcomes != "invalid"
         standard = self.guards.standardise(rollout.structures)
-        advantages = group_advantages(rollout.table.rewards, rl.group_size, descriptors=standard)
-        advantages += np.where(np.isnan(rollout.table.rewards), 0.0, self.guards.restoring(standard))
+        advantages = group_advantages(
+            rewards, rl.group_size, descriptors=standard, floors=self.guards.is_floor
+        )
+        advantages += np.where(np.isnan(rewards), 0.0, self.guards.restoring(standard, valid))
         self._record(step, rollout, advantages)
+        release_memory()
+        torch.manual_seed(
+            self.config.seed * 1_000_003 + step
+        )  # TRL shuffles the batch: the same after a resume
         return self._loss_inputs(rollout, advantages)
 
     def _loss_inputs(self, rollout: Rollout, advantages: np.ndarray) -> dict[str, Tensor]:
@@ -118,7 +126,9 @@ class CrystalGRPOTrainer(GRPOTrainer):
         frame["advantage"] = advantages
         self.run.write_samples(step, frame)
         metrics = rollout_metrics(frame, self.scorer.names)
-        metrics["frac_reward_zero_std"] = zero_spread_fraction(rollout.table.rewards, self.config.rl.group_size)
+        metrics["frac_reward_zero_std"] = zero_spread_fraction(
+            rollout.table.rewards, self.config.rl.group_size
+        )
         metrics["completions/mean_length"] = float(rollout.completion_mask.sum(dim=1).float().mean())
         metrics |= {f"guard/{name}": drift for name, drift in self.guards.drift().items()}
         for name, value in metrics.items():

@@ -19,10 +19,8 @@ from typing import Any
 import numpy as np
 from pymatgen.core import Structure
 
-ANION_FORMERS = frozenset({"N", "O", "F", "S", "Cl", "Se", "Br", "Te", "I"})
-RARE_EARTHS = frozenset(
-    {"Sc", "Y", "La", "Ce", "Pr", "Nd", "Pm", "Sm", "Eu", "Gd", "Tb", "Dy", "Ho", "Er", "Tm", "Yb", "Lu"}
-)
+from materium_rl.rewards.elements import ANION_FORMERS, RARE_EARTHS
+
 
 def _share(structure: Structure, symbols: frozenset[str]) -> float:
     return float(any(e.symbol in symbols for e in structure.composition.elements))
@@ -50,22 +48,29 @@ def describe(structures: Sequence[Structure], names: Sequence[str]) -> np.ndarra
 
 @dataclass
 class Guards:
-    """Keeps the means of the descriptors near their reference.
+    """Keeps the means of the descriptors, over valid samples, near their reference.
 
     Args:
         names: Descriptors, keys of ``DESCRIPTORS``.
+        floors: Those among them that may rise but not fall.
         strength: Weight of the restoring term; 0 leaves only the orthogonalised advantages.
         memory: Share of the running mean that one batch does not replace.
     """
 
     names: tuple[str, ...]
-    strength: float
+    floors: tuple[str, ...] = ()
+    strength: float = 1.0
     memory: float = 0.8
     reference: np.ndarray = field(default_factory=lambda: np.empty((2, 0)))
     running: np.ndarray = field(default_factory=lambda: np.empty(0))
 
+    @property
+    def is_floor(self) -> np.ndarray:
+        """Which descriptors may rise, bool (F,)."""
+        return np.array([name in self.floors for name in self.names], dtype=bool)
+
     def fit(self, structures: Sequence[Structure]) -> None:
-        """Take mean and spread of the reference policy's samples as the reference."""
+        """Take mean and spread of the reference policy's valid samples as the reference."""
         rows = describe(structures, self.names)
         self.reference = np.stack([rows.mean(axis=0), rows.std(axis=0) + 1e-6])
         self.running = self.reference[0].copy()
@@ -76,12 +81,19 @@ class Guards:
         standard: np.ndarray = (describe(structures, self.names) - mean) / spread
         return standard
 
-    def restoring(self, standard: np.ndarray) -> np.ndarray:
-        """Term to add to the advantages (N,), after counting this batch into the running means."""
+    def restoring(self, standard: np.ndarray, valid: np.ndarray) -> np.ndarray:
+        """Term to add to the advantages (N,), after counting this batch into the running means.
+
+        Args:
+            standard: Standardised descriptors (N, F).
+            valid: Which samples are valid, bool (N,).
+        """
         mean, spread = self.reference
-        batch = standard.mean(axis=0) * spread + mean
-        self.running = self.memory * self.running + (1 - self.memory) * batch
+        if valid.any():
+            batch = standard[valid].mean(axis=0) * spread + mean
+            self.running = self.memory * self.running + (1 - self.memory) * batch
         drift = (self.running - mean) / spread
+        drift = np.where(self.is_floor, np.minimum(drift, 0.0), drift)
         term: np.ndarray = -self.strength * (standard - standard.mean(axis=0)) @ drift
         return term
 

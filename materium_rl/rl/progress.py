@@ -66,7 +66,9 @@ class Progress:
             self._live.update(self._table(), refresh=True)
         else:
             values = "  ".join(f"{title} {_number(value)}" for title, value in shown.items())
-            self.console.print(f"step {row['step']}/{self.steps}  {values}  {self._remaining()}", highlight=False)
+            self.console.print(
+                f"step {row['step']}/{self.steps}  {values}  {self._remaining()}", highlight=False
+            )
 
     def _table(self) -> Table:
         titles = {k: t for k, t in COLUMNS.items() if any(r.get(k) is not None for r in self._rows)}

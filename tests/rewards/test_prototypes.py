@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
+import moyopy
 import numpy as np
 import pytest
 from pymatgen.core import Element, Lattice, Structure
@@ -11,6 +12,7 @@ from pymatgen.core import Element, Lattice, Structure
 from materium_rl.rewards.base import Invalid
 from materium_rl.rewards.prototypes import (
     MIRROR_IMAGES,
+    SYMPREC,
     Prototype,
     anonymous_formula,
     family,
@@ -194,10 +196,21 @@ def test_mirror_images_share_the_label():
     assert all(low < high for high, low in MIRROR_IMAGES.items())
 
 
-def test_a_failing_search_falls_back():
-    rng = np.random.default_rng(1)
-    crowded = Structure(Lattice.cubic(1.0), ["H"] * 12, rng.random((12, 3)))
-    assert label_of(crowded).space_group_number == 1
+def test_a_failing_search_falls_back_on_a_smaller_tolerance():
+    dimer = Structure(Lattice.orthorhombic(1.29, 1.03, 1.44), ["H"] * 2, [[0, 0, 0], [0.07, 0.14, 0.03]])
+    assert _symmetry_search_fails(dimer, SYMPREC)
+    assert label_of(dimer).label == "A_2_A:2(1)"  # any two like atoms are each other's inversion images
+
+
+def _symmetry_search_fails(structure, symprec):
+    cell = moyopy.Cell(
+        structure.lattice.matrix.tolist(), structure.frac_coords.tolist(), [s.specie.Z for s in structure]
+    )
+    try:
+        moyopy.MoyoDataset(cell, symprec=symprec, rotate_basis=False)
+    except ValueError:
+        return True
+    return False
 
 
 @pytest.mark.parametrize(
@@ -207,6 +220,7 @@ def test_a_failing_search_falls_back():
         (Structure(Lattice.cubic(4), [], []), "no sites"),
         (Structure(Lattice.cubic(1e-3), ["Na"], [[0, 0, 0]]), "Å³"),
         (Structure(Lattice.cubic(4), [{"Na": 0.5, "K": 0.5}], [[0, 0, 0]]), "several"),
+        (Structure(Lattice.cubic(4), ["Na", "Na"], [[0, 0, 0], [0.1, 0, 0]]), "overlap"),
     ],
 )
 def test_unreadable_structures_are_invalid(structure, reason):

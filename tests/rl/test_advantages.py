@@ -54,10 +54,25 @@ def test_restoring_term_pushes_back_what_drifts() -> None:
     guards.fit(structures)
     small = [s for s in structures if len(s) <= 4]
     standard = guards.standardise(small)
-    term = guards.restoring(standard)
+    term = guards.restoring(standard, np.ones(len(small), dtype=bool))
     assert guards.drift()["n_sites"] < -0.4
     larger = standard[:, 0] > standard[:, 0].mean()
     assert term[larger].min() > 0 > term[~larger].max()
     balanced = Guards(("n_sites",), strength=1.0, memory=0.0)
     balanced.fit(structures)
-    assert np.abs(balanced.restoring(balanced.standardise(structures))).max() < 1e-9
+    assert np.abs(balanced.restoring(balanced.standardise(structures), np.ones(len(structures), dtype=bool))).max() < 1e-9
+
+
+def test_a_floor_may_rise_but_is_not_paid_for_falling() -> None:
+    rng = np.random.default_rng(0)
+    descriptor = rng.normal(size=(512, 1))
+    floor = np.array([True])
+    noise = 0.1 * rng.normal(size=512)
+    rising = group_advantages(descriptor[:, 0] + noise, 512, descriptors=descriptor, floors=floor)
+    falling = group_advantages(-descriptor[:, 0] + noise, 512, descriptors=descriptor, floors=floor)
+    assert np.corrcoef(rising, descriptor[:, 0])[0, 1] > 0.9
+    assert abs(np.corrcoef(falling, descriptor[:, 0])[0, 1]) < 0.05
+    guards = Guards(("anion",), floors=("anion",), memory=0.0)
+    guards.fit([rock_salt(), *aflow_structures()[:30]])
+    up = guards.standardise([rock_salt(), rutile()])
+    assert np.abs(guards.restoring(up, np.ones(2, dtype=bool))).max() == 0.0

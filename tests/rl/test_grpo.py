@@ -62,7 +62,7 @@ def test_loss_path_has_the_grammar(config: FinetuneConfig, tmp_path: Path) -> No
     policy = load_policy(config.policy)
     run = RunFolder.create(tmp_path / "run", config)
     with make_scorer(config.reward) as scorer:
-        trainer = CrystalGRPOTrainer(policy, scorer, Guards((), 0.0), config, run, Progress(1))
+        trainer = CrystalGRPOTrainer(policy, scorer, Guards(()), config, run, Progress(1))
         drawn = sample_many(policy.model, 16, seed=0)
         whole = torch.cat([torch.tensor([policy.codec.prompt] * 16), drawn.ids], dim=1)
         log_probs, _, aux = trainer._get_per_token_logps_and_entropies(
@@ -73,7 +73,9 @@ def test_loss_path_has_the_grammar(config: FinetuneConfig, tmp_path: Path) -> No
 
 
 def test_reward_goes_up(config: FinetuneConfig, tmp_path: Path) -> None:
-    longer = load_config(FinetuneConfig, [], config.model_dump(), ["rl.steps=60", "rl.kl_coef=0.0", "rl.learning_rate=1e-2"])
+    longer = load_config(
+        FinetuneConfig, [], config.model_dump(), ["rl.steps=60", "rl.kl_coef=0.0", "rl.learning_rate=1e-2"]
+    )
     run = finetune(longer, tmp_path / "run")
     rewards = [row["reward"] for row in RunFolder(run).read_metrics()]
     assert np.mean(rewards[-3:]) > np.mean(rewards[:3]) + 0.2
