@@ -70,8 +70,8 @@ class TrainingConfig(Section):
     """Next-token training."""
 
     batch_size: int = Field(64, ge=1, description="structures per optimizer step")
-    epochs: int = Field(20, ge=1)
-    learning_rate: float = Field(1e-3, gt=0, description="peak, after warm-up; falls as a cosine")
+    epochs: int = Field(14, ge=1)
+    learning_rate: float = Field(1.5e-3, gt=0, description="peak, after warm-up; falls as a cosine")
     warmup_steps: int = Field(200, ge=0)
     weight_decay: float = Field(0.1, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
@@ -96,12 +96,18 @@ class PretrainConfig(Section):
     training: TrainingConfig = TrainingConfig()
 
 
+UNIQUENESS = (
+    'uniqueness(by=["structure", "prototype", "framework"], exponent=[1.0, 0.6, 0.6], window=3000)'
+)
+"""Default gate against collapse: credit falls with how often a structure and its framework were seen."""
+
+
 class RewardConfig(Section):
     """What is rewarded, and who computes it; the keywords of ``rewards.scoring.Scorer``."""
 
     expression: str = "novelty+bandgap"
     gates: tuple[str, ...] = Field(
-        ("validity", "stability", "uniqueness"),
+        ("validity", "stability", UNIQUENESS),
         description="rewards that multiply the sum; empty switches them off",
     )
     aggregation: Literal["sum", "geometric", "minimum"] = "sum"
@@ -119,14 +125,13 @@ class RewardConfig(Section):
 
 
 class RLConfig(Section):
-    """The update; names and meanings as in TRL."""
+    """The GRPO update; names and meanings as in TRL."""
 
-    algorithm: Literal["grpo"] = "grpo"
-    steps: int = Field(60, ge=1)
+    steps: int = Field(240, ge=1)
     batch_size: int = Field(128, ge=2, description="completions per step")
-    group_size: int = Field(32, ge=2, description="completions that share one baseline")
-    learning_rate: float = Field(2e-4, gt=0)
-    kl_coef: float = Field(0.04, ge=0, description="weight of the KL divergence from the reference policy")
+    group_size: int = Field(128, ge=2, description="completions that share one baseline")
+    learning_rate: float = Field(3e-4, gt=0)
+    kl_coef: float = Field(0.05, ge=0, description="weight of the KL divergence from the reference policy")
     clip_range: float = Field(0.2, gt=0)
     num_iterations: int = Field(1, ge=1, description="updates per batch of completions")
     loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo"] = "dapo"
@@ -147,7 +152,7 @@ class GuardsConfig(Section):
 
     descriptors: tuple[str, ...] = ("n_sites", "n_elements", "rare_earth", "anion")
     floors: tuple[str, ...] = Field(("anion",), description="those among them that may rise but not fall")
-    strength: float = Field(2.0, ge=0, description="weight of the restoring term")
+    strength: float = Field(4.0, ge=0, description="weight of the restoring term")
 
 
 class FinetuneConfig(Section):
