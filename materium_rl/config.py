@@ -96,9 +96,7 @@ class PretrainConfig(Section):
     training: TrainingConfig = TrainingConfig()
 
 
-UNIQUENESS = (
-    'uniqueness(by=["structure", "prototype", "framework"], exponent=[1.0, 0.6, 0.6], window=3000)'
-)
+UNIQUENESS = 'uniqueness(by=["structure", "prototype", "framework"], exponent=[1.0, 0.6, 0.6], window=3000)'
 """Default gate against collapse: credit falls with how often a structure and its framework were seen."""
 
 

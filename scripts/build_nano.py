@@ -3,9 +3,9 @@
     python scripts/build_nano.py --train mp_train.csv.gz --validation mp_val.csv.gz
 
 The files hold crystals of at most 20 sites from the Materials Project in the MP-20 convention (a ``cif``
-column), split by reduced formula. Training takes an hour and a half on one CPU core: the preset pretrain_nano, then pretrain_nano_polish. ``--from-run RUN`` packs
-a run that was trained before on the same files. ``--metrics FILE`` adds rows to the model card: a JSON
-file with an object of names and numbers.
+column), split by reduced formula. Training takes an hour and a half on one CPU core: the preset
+pretrain_nano, then pretrain_nano_polish. ``--from-run RUN`` packs a run that was trained before on the
+same files. ``--metrics FILE`` adds rows to the model card: a JSON file with an object of names and numbers.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ lengths in steps of {settings.length_step:g} Å, angles in steps of {settings.an
 | cells | primitive Niggli cells of at most {settings.max_sites} sites |
 | data | {training:,} training and {validation:,} validation structures, no formula in both |
 | training | {steps:,} steps, {epochs:.1f} epochs, {minutes:.0f} minutes on CPU at {speed:,.0f} tokens/s; \
-step {best_step:,} is kept; this is the second part (pretrain_nano_polish), after 3,500 steps and 57 minutes of pretrain_nano |
+step {best_step:,} is kept; this is the second part (pretrain_nano_polish), after 3,500 steps and 57 minutes \
+of pretrain_nano |
 
 Elements: {elements}.
 

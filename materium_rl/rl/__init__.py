@@ -1,1 +1,1 @@
-
+"""Reinforcement learning on crystals: rollout, advantages, guards, GRPO through TRL."""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from pymatgen.core import Structure
 from transformers import TrainerCallback
+from transformers.models.llama.modeling_llama import LlamaAttention
 
 from materium_rl.config import FinetuneConfig, RewardConfig
 from materium_rl.interrupts import GracefulInterrupt
@@ -72,11 +73,11 @@ def _switch_dropout_off(policy: Policy) -> None:
     """The behaviour policy has no dropout, so the updated one must have none either."""
     policy.model.config.dropout = 0.0
     policy.model.config.attention_dropout = 0.0
-    for layer in policy.model.model.layers:
-        layer.self_attn.attention_dropout = 0.0
     for module in policy.model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
+        elif isinstance(module, LlamaAttention):
+            module.attention_dropout = 0.0
 
 
 class _StopOnInterrupt(TrainerCallback):

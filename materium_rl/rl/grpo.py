@@ -68,7 +68,7 @@ class CrystalGRPOTrainer(GRPOTrainer):
         )
         self.remove_callback(PrinterCallback)
 
-    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Tensor]:
+    def _generate_and_score_completions(self, _inputs: Any) -> dict[str, Tensor]:
         """Sample, decode, score, advantages, record: the inputs of TRL's loss."""
         step = self.state.global_step + 1
         rl = self.config.rl
@@ -113,8 +113,8 @@ class CrystalGRPOTrainer(GRPOTrainer):
                 )[0]
         return inputs
 
-    def _get_per_token_logps_and_entropies(  # type: ignore[override]
-        self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, **_: Any
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, input_ids: Tensor, _attention_mask: Tensor, logits_to_keep: int, **_: Any
     ) -> tuple[Tensor, Tensor, None]:
         """Grammar-masked log-probabilities and entropies of the last ``logits_to_keep`` tokens."""
         policy: CrystalForCausalLM = self.accelerator.unwrap_model(model)
@@ -142,7 +142,7 @@ class CrystalGRPOTrainer(GRPOTrainer):
             self.run.append_metrics(row)
             self.progress.show(row)
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+    def _save_checkpoint(self, _model: Any, _trial: Any) -> None:
         """Write weights, optimizer, schedule, generators, archives and guards under one name."""
         step = self.state.global_step
         with self.run.checkpoint(step, keep=self.config.keep_checkpoints) as folder:
@@ -210,7 +210,7 @@ def trainer_arguments(config: FinetuneConfig, folder: Path) -> GRPOConfig:
         seed=config.seed,
         use_cpu=not torch.cuda.is_available(),
         bf16=False,
-        gradient_checkpointing=False,
+        activation_checkpointing=False,
         disable_dropout=True,
         remove_unused_columns=False,
         ignore_data_skip=True,

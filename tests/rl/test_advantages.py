@@ -60,7 +60,8 @@ def test_restoring_term_pushes_back_what_drifts() -> None:
     assert term[larger].min() > 0 > term[~larger].max()
     balanced = Guards(("n_sites",), strength=1.0, memory=0.0)
     balanced.fit(structures)
-    assert np.abs(balanced.restoring(balanced.standardise(structures), np.ones(len(structures), dtype=bool))).max() < 1e-9
+    everyone = np.ones(len(structures), dtype=bool)
+    assert np.abs(balanced.restoring(balanced.standardise(structures), everyone)).max() < 1e-9
 
 
 def test_a_floor_may_rise_but_is_not_paid_for_falling() -> None:
