@@ -135,6 +135,12 @@ class RLConfig(Section):
     loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo"] = "dapo"
     max_grad_norm: float = Field(1.0, gt=0)
     temperature: float = Field(1.0, gt=0)
+    reward_power: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="advantages are those of reward to this power; below 1 it tames a long tail",
+    )
 
     @model_validator(mode="after")
     def _groups_fill_the_batch(self) -> Self:

@@ -181,7 +181,7 @@ def test_divergence_is_told_and_saves_nothing(
         (["validation_data={fewer}"], r"validation structures 40 -> 30; digest"),
         (["tokenizer.grid=480"], r"digest of all token sequences"),
         (["model.layers=3"], r"model .*'layers': 2.* -> .*'layers': 3"),
-        (["training.learning_rate=1e-4"], r"training.learning_rate 0.001 -> 0.0001"),
+        (["training.learning_rate=1e-4"], r"training.learning_rate 0.0015 -> 0.0001"),
     ],
 )
 def test_resume_refuses_another_training(

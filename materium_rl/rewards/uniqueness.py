@@ -23,7 +23,7 @@ Kind = Literal["structure", "formula", "merged_formula", "family_formula", "prot
 
 
 class Uniqueness(Reward):
-    """1 / k^exponent, where k counts the samples of the same kind seen so far in the run.
+    """(tolerance / k)^exponent, at most 1, where k counts the samples of the same kind seen so far.
 
     k is the number seen in earlier batches plus the number in this one, so that all samples of one
     kind in one batch get the same credit, whatever their order: two equal ones in a first batch get
@@ -46,6 +46,9 @@ class Uniqueness(Reward):
     exponent: float | tuple[float, ...] = Field(
         default=1.0, description="How fast credit falls with k: one for all kinds, or one for each"
     )
+    tolerance: int | tuple[int, ...] = Field(
+        default=1, description="Samples of a kind that keep full credit: one for all kinds, or one for each"
+    )
     combine: Literal["product", "minimum"] = Field(
         default="minimum", description="How the credits by several kinds become one"
     )
@@ -67,7 +70,14 @@ class Uniqueness(Reward):
             raise ValueError("a kind appears twice in by")
         if len(self.exponents) != len(self.by) or min(self.exponents) <= 0:
             raise ValueError(f"expected one exponent > 0, or one for each of {', '.join(self.by)}")
+        if len(self.tolerances) != len(self.by) or min(self.tolerances) < 1:
+            raise ValueError(f"expected one tolerance >= 1, or one for each of {', '.join(self.by)}")
         return self
+
+    @property
+    def tolerances(self) -> tuple[int, ...]:
+        """One tolerance for each kind in ``by``."""
+        return self.tolerance if isinstance(self.tolerance, tuple) else (self.tolerance,) * len(self.by)
 
     @property
     def exponents(self) -> tuple[float, ...]:
@@ -129,7 +139,10 @@ class Uniqueness(Reward):
 
     def _credit(self, keys: tuple[str, ...]) -> Measurement:
         seen = [self._counts[kind][key] for kind, key in zip(self.by, keys, strict=True)]
-        parts = [k**-exponent for k, exponent in zip(seen, self.exponents, strict=True)]
+        parts = [
+            min(1.0, tolerance / k) ** exponent
+            for k, tolerance, exponent in zip(seen, self.tolerances, self.exponents, strict=True)
+        ]
         credit = min(parts) if self.combine == "minimum" else math.prod(parts)
         return Measurement(credit, details={f"k_{kind}": k for kind, k in zip(self.by, seen, strict=True)})
 

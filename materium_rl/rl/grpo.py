@@ -84,7 +84,7 @@ class CrystalGRPOTrainer(GRPOTrainer):
         rewards, valid = rollout.table.rewards, rollout.table.outcomes != "invalid"
         standard = self.guards.standardise(rollout.structures)
         advantages = group_advantages(
-            rewards, rl.group_size, descriptors=standard, floors=self.guards.is_floor
+            rewards**rl.reward_power, rl.group_size, descriptors=standard, floors=self.guards.is_floor
         )
         advantages += np.where(np.isnan(rewards), 0.0, self.guards.restoring(standard, valid))
         self._record(step, rollout, advantages)

@@ -60,7 +60,7 @@ class Guards:
     names: tuple[str, ...]
     floors: tuple[str, ...] = ()
     strength: float = 1.0
-    memory: float = 0.8
+    memory: float = 0.9
     reference: np.ndarray = field(default_factory=lambda: np.empty((2, 0)))
     running: np.ndarray = field(default_factory=lambda: np.empty(0))
 

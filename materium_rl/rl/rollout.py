@@ -45,6 +45,7 @@ class Rollout:
         frame = self.table.to_frame()
         ids = [row[row != TokenClass.PAD].tolist() for row in self.completion_ids]
         frame["tokens"] = ids
+        frame["cif"] = [str(structure.to(fmt="cif")) for structure in self.structures]
         frame["log_prob"] = self.log_probs.sum(dim=1).tolist()
         return frame
 

@@ -120,7 +120,25 @@ def test_what_has_no_prototype_is_not_counted() -> None:
     assert reward.state_dict()["counts"] == {"formula": {"NaCl": 1}}
 
 
-@pytest.mark.parametrize("options", [{"by": []}, {"by": "colour"}, {"exponent": [1.0]}, {"exponent": 0.0}])
+def test_tolerance_keeps_full_credit_up_to_a_count() -> None:
+    reward = Uniqueness(by="framework", tolerance=2, exponent=2.0)
+    same = [rocksalt("Na", "Cl"), rocksalt("K", "Cl")]
+    assert earned(reward, *same) == [1.0, 1.0]
+    assert earned(reward, rocksalt("Li", "F"), rocksalt("Li", "Cl")) == [0.25, 0.25]
+    assert earned(reward, caesium_chloride("Cs", "Cl")) == [1.0]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"tolerance": 0},
+        {"tolerance": [1]},
+        {"by": []},
+        {"by": "colour"},
+        {"exponent": [1.0]},
+        {"exponent": 0.0},
+    ],
+)
 def test_wrong_options(options: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Uniqueness(**options)
