@@ -96,8 +96,8 @@ class PretrainConfig(Section):
     training: TrainingConfig = TrainingConfig()
 
 
-UNIQUENESS = 'uniqueness(by=["structure", "prototype", "framework"], exponent=[1.0, 0.6, 0.6], window=3000)'
-"""Default gate against collapse: credit falls with how often a structure and its framework were seen."""
+UNIQUENESS = 'uniqueness(by=["structure", "framework"], tolerance=[1, 12], exponent=[1.0, 2.0], window=1280)'
+"""Default gate against collapse: credit falls fast once a framework holds 1 % of the last 1,280 samples."""
 
 
 class RewardConfig(Section):
@@ -105,7 +105,7 @@ class RewardConfig(Section):
 
     expression: str = "novelty+bandgap"
     gates: tuple[str, ...] = Field(
-        ("validity", "stability", UNIQUENESS),
+        ("validity", "stability(half_score=0.08)", "novelty", UNIQUENESS),
         description="rewards that multiply the sum; empty switches them off",
     )
     aggregation: Literal["sum", "geometric", "minimum"] = "sum"
@@ -125,11 +125,11 @@ class RewardConfig(Section):
 class RLConfig(Section):
     """The GRPO update; names and meanings as in TRL."""
 
-    steps: int = Field(240, ge=1)
+    steps: int = Field(150, ge=1)
     batch_size: int = Field(128, ge=2, description="completions per step")
     group_size: int = Field(128, ge=2, description="completions that share one baseline")
     learning_rate: float = Field(3e-4, gt=0)
-    kl_coef: float = Field(0.05, ge=0, description="weight of the KL divergence from the reference policy")
+    kl_coef: float = Field(0.08, ge=0, description="weight of the KL divergence from the reference policy")
     clip_range: float = Field(0.2, gt=0)
     num_iterations: int = Field(1, ge=1, description="updates per batch of completions")
     loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo"] = "dapo"
@@ -156,7 +156,7 @@ class GuardsConfig(Section):
 
     descriptors: tuple[str, ...] = ("n_sites", "n_elements", "rare_earth", "anion")
     floors: tuple[str, ...] = Field(("anion",), description="those among them that may rise but not fall")
-    strength: float = Field(4.0, ge=0, description="weight of the restoring term")
+    strength: float = Field(3.0, ge=0, description="weight of the restoring term")
 
 
 class FinetuneConfig(Section):
