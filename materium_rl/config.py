@@ -96,8 +96,8 @@ class PretrainConfig(Section):
     training: TrainingConfig = TrainingConfig()
 
 
-UNIQUENESS = 'uniqueness(by=["structure", "framework"], tolerance=[1, 12], exponent=[1.0, 2.0], window=1280)'
-"""Default gate against collapse: credit falls fast once a framework holds 1 % of the last 1,280 samples."""
+UNIQUENESS = 'uniqueness(by=["structure", "framework"], exponent=[1.0, 0.9], window=640)'
+"""Default gate against collapse: credit falls with how often a structure and its framework were just seen."""
 
 
 class RewardConfig(Section):
@@ -105,7 +105,7 @@ class RewardConfig(Section):
 
     expression: str = "novelty+bandgap"
     gates: tuple[str, ...] = Field(
-        ("validity", "stability(half_score=0.08)", "novelty", UNIQUENESS),
+        ("validity", "stability(half_score=0.06)", "novelty", UNIQUENESS),
         description="rewards that multiply the sum; empty switches them off",
     )
     aggregation: Literal["sum", "geometric", "minimum"] = "sum"
@@ -125,7 +125,7 @@ class RewardConfig(Section):
 class RLConfig(Section):
     """The GRPO update; names and meanings as in TRL."""
 
-    steps: int = Field(150, ge=1)
+    steps: int = Field(100, ge=1)
     batch_size: int = Field(128, ge=2, description="completions per step")
     group_size: int = Field(128, ge=2, description="completions that share one baseline")
     learning_rate: float = Field(3e-4, gt=0)
@@ -135,6 +135,12 @@ class RLConfig(Section):
     loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo"] = "dapo"
     max_grad_norm: float = Field(1.0, gt=0)
     temperature: float = Field(1.0, gt=0)
+    average_decay: float = Field(
+        0.97,
+        ge=0,
+        lt=1,
+        description="decay of the weight average that a run ends with; 0 keeps the last weights",
+    )
     reward_power: float = Field(
         0.5,
         gt=0,

@@ -136,5 +136,5 @@ def _policy_candidates(folder: Path) -> Iterator[Path]:
     latest = folder / "checkpoints" / "latest"
     if latest.is_file():
         checkpoint = folder / "checkpoints" / latest.read_text(encoding="utf-8").strip()
-        yield checkpoint
         yield checkpoint / "policy"
+        yield checkpoint

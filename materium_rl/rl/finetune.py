@@ -42,7 +42,7 @@ def finetune(config: FinetuneConfig, run: Path, *, resume: bool = False, overwri
         guards = Guards(config.guards.descriptors, config.guards.floors, config.guards.strength)
         with Progress(config.rl.steps) as progress, GracefulInterrupt() as interrupt:
             trainer = CrystalGRPOTrainer(policy, scorer, guards, config, folder, progress)
-            trainer.add_callback(_StopOnInterrupt(interrupt))
+            trainer.add_callback(_AfterStep(trainer, interrupt))
             if checkpoint:
                 trainer.restore_rollout_state(checkpoint)
             else:
@@ -80,14 +80,14 @@ def _switch_dropout_off(policy: Policy) -> None:
             module.attention_dropout = 0.0
 
 
-class _StopOnInterrupt(TrainerCallback):
-    """Ends the training after the step in which Ctrl-C was pressed, with a checkpoint."""
+class _AfterStep(TrainerCallback):
+    """Averages the weights; ends the training with a checkpoint after the last step or on Ctrl-C."""
 
-    def __init__(self, interrupt: GracefulInterrupt) -> None:
-        self.interrupt = interrupt
+    def __init__(self, trainer: CrystalGRPOTrainer, interrupt: GracefulInterrupt) -> None:
+        self.trainer, self.interrupt = trainer, interrupt
 
     def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
-        last = state.global_step >= state.max_steps
-        if self.interrupt.requested or last:
+        self.trainer.average.update_parameters(self.trainer.accelerator.unwrap_model(self.trainer.model))
+        if self.interrupt.requested or state.global_step >= state.max_steps:
             control.should_save = True
             control.should_training_stop = True

@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from materium_rl.config import FinetuneConfig
 from materium_rl.grammar import TokenClass
 from materium_rl.memory import release_memory
-from materium_rl.policies.loading import Policy
+from materium_rl.policies.loading import Policy, load_policy, save_policy
 from materium_rl.policies.modeling import CrystalForCausalLM
 from materium_rl.rewards.scoring import Scorer
 from materium_rl.rl.advantages import group_advantages, zero_spread_fraction
@@ -67,6 +68,7 @@ class CrystalGRPOTrainer(GRPOTrainer):
             processing_class=CrystalTokenizer(policy.codec.settings),
         )
         self.remove_callback(PrinterCallback)
+        self.average = AveragedModel(policy.model, multi_avg_fn=get_ema_multi_avg_fn(config.rl.average_decay))
 
     def _generate_and_score_completions(self, _inputs: Any) -> dict[str, Tensor]:
         """Sample, decode, score, advantages, record: the inputs of TRL's loss."""
@@ -152,9 +154,12 @@ class CrystalGRPOTrainer(GRPOTrainer):
             self.state.save_to_json(str(folder / "trainer_state.json"))
             (folder / "archives.json").write_text(json.dumps(self.scorer.state_dict()), encoding="utf-8")
             torch.save(self.guards.state_dict(), folder / ROLLOUT_STATE)
+            save_policy(self.average.module, self.codec.settings, folder / "policy")
 
     def restore_rollout_state(self, checkpoint: Path) -> None:
-        """Load archives and guards of a checkpoint; weights and optimizer are loaded by ``train``."""
+        """Load archives, guards and averaged weights; ``train`` loads weights and optimizer."""
+        self.average.module.load_state_dict(load_policy(checkpoint / "policy").model.state_dict())
+        self.average.n_averaged.fill_(1)
         self.scorer.load_state_dict(json.loads((checkpoint / "archives.json").read_text(encoding="utf-8")))
         self.guards.load_state_dict(torch.load(checkpoint / ROLLOUT_STATE, weights_only=False))
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from materium_rl.config import FinetuneConfig, ModelConfig, load_config
 from materium_rl.policies.loading import build_model, load_policy, save_policy
 from materium_rl.policies.sampling import sample_many
+from materium_rl.resources import policy_path
 from materium_rl.rl.finetune import finetune, make_scorer
 from materium_rl.rl.grpo import CrystalGRPOTrainer
 from materium_rl.rl.guards import Guards
@@ -88,6 +89,9 @@ def test_resume_is_exact(config: FinetuneConfig, tmp_path: Path) -> None:
     finetune(config, parts, resume=True)
     weights = [load_file(RunFolder(r).latest_checkpoint() / "model.safetensors") for r in (whole, parts)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    averages = [load_file(policy_path(r) / "model.safetensors") for r in (whole, parts)]
+    assert all(torch.equal(averages[0][name], averages[1][name]) for name in averages[0])
+    assert any(not torch.equal(averages[0][name], weights[0][name]) for name in averages[0])
     for step in range(1, 7):
         tables = [pd.read_parquet(r / "samples" / f"step_{step:06d}.parquet") for r in (whole, parts)]
         pd.testing.assert_frame_equal(*tables)
