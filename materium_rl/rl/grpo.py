@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -154,7 +154,8 @@ class CrystalGRPOTrainer(GRPOTrainer):
             self.state.save_to_json(str(folder / "trainer_state.json"))
             (folder / "archives.json").write_text(json.dumps(self.scorer.state_dict()), encoding="utf-8")
             torch.save(self.guards.state_dict(), folder / ROLLOUT_STATE)
-            save_policy(self.average.module, self.codec.settings, folder / "policy")
+            averaged = cast("CrystalForCausalLM", self.average.module)
+            save_policy(averaged, self.codec.settings, folder / "policy")
 
     def restore_rollout_state(self, checkpoint: Path) -> None:
         """Load archives, guards and averaged weights; ``train`` loads weights and optimizer."""
