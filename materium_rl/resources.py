@@ -95,7 +95,8 @@ def policy_path(name_or_folder: str | Path) -> Path:
     """Find a policy: a bundled name, a policy folder, a checkpoint, or a run folder.
 
     A folder on disk is written with a separator or must not share its name with a bundled policy
-    (``./nano`` is always the folder). Of a run folder the latest checkpoint is taken.
+    (``./nano`` is always the folder). Of a pretraining run the best policy is taken, of a
+    fine-tuning run the averaged weights (``policy``) of the latest checkpoint.
 
     Raises:
         ConfigError: If nothing of that name exists, or the folder holds no policy.
