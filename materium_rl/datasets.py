@@ -153,16 +153,18 @@ def equivalent(ids: np.ndarray, codec: CrystalCodec, rng: np.random.Generator) -
     """
     grid, start = codec.layout.grid, codec.layout.coordinate_start
     n_sites = (len(ids) - 10) // 4
-    sites = ids[2 : 2 + 4 * n_sites].reshape(n_sites, 4).copy()
+    species, triples = ids[2 : 2 + n_sites], ids[-1 - 3 * n_sites : -1].reshape(n_sites, 3)
     sign = rng.choice([-1, 1])
     shift = rng.integers(0, 2, size=3) * (grid // 2)
-    sites[:, 1:] = (sign * (sites[:, 1:] - start) + shift) % grid + start
-    rank = codec.species_rank[sites[:, 0] - codec.layout.species_start]
+    coords = (sign * (triples - start) + shift) % grid
     if codec.settings.site_order == "random":
         order = rng.permutation(n_sites)
     else:
-        order = np.lexsort((sites[:, 3], sites[:, 2], sites[:, 1], rank))
-    return np.concatenate([ids[:2], sites[order].reshape(-1), ids[2 + 4 * n_sites :]])
+        rank = codec.species_rank[species - codec.layout.species_start]
+        order = np.lexsort((coords[:, 2], coords[:, 1], coords[:, 0], rank))
+    cell = ids[2 + n_sites : -1 - 3 * n_sites]
+    moved = (coords[order] + start).astype(ids.dtype).reshape(-1)
+    return np.concatenate([ids[:2], species[order], cell, moved, ids[-1:]])
 
 
 def pad(sequences: Sequence[np.ndarray]) -> Tensor:

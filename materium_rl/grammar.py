@@ -1,22 +1,34 @@
-"""Which tokens may follow: one state machine, used by the model, the sampler and the tests.
+"""Which tokens may follow: one set of rules, used by the model, the sampler and the tests.
 
-A sequence is ``[SOS] [ATOMS] (species x y z)+ [LATTICE] a b c alpha beta gamma [EOS] [PAD]*``.
-The states are ``START, ATOMS``, then for each site ``species-or-lattice, x, y, z``, then one state
-per lattice number, ``END`` and ``DONE``. The number of sites is part of the state, so limits on it
-are exact. The last angle also depends on the two before it: only values that close a cell of
-positive volume are allowed. Hence every completion decodes to a structure.
+A sequence is ``[SOS] [ATOMS] species+ [LATTICE] a b c alpha beta gamma (x y z)+ [EOS] [PAD]*`` with one
+coordinate triple for each species, in the same order: composition, then cell, then positions. What
+stands before a token decides which may be written next, so that every completion decodes to a structure:
+
+- species follow in the order of the sites, ``max_sites`` at most;
+- lengths keep an atom and its own image apart; the last angle closes a cell of positive volume;
+- z keeps the site apart from every site before it: at least ``MIN_DISTANCE_RATIO`` of the sum of the two
+  covalent radii, over all periodic images. Should x and y leave no such z, every z is allowed.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import product
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 MIN_VOLUME_FACTOR = 0.05
 """Smallest sqrt(1 - cos² α - cos² β - cos² γ + 2 cos α cos β cos γ) of a cell that may be written."""
+MIN_DISTANCE_RATIO = 0.65
+"""Least distance of two sites over the sum of their covalent radii; ``validity`` has the same default."""
+PROMPT_LENGTH = 2
+"""``[SOS] [ATOMS]``."""
+CELL_NUMBERS = 6
+# Cell translations within the a-b plane; the images along c are on the circle of z.
+_PLANE_SHIFTS = tuple(product((-1.0, 0.0, 1.0), repeat=2))
 
 
 class TokenClass(IntEnum):
@@ -35,10 +47,11 @@ class TokenClass(IntEnum):
 
 @dataclass(frozen=True)
 class TokenLayout:
-    """Sizes of the id ranges and the numbers that their tokens stand for.
+    """Sizes of the id ranges, the numbers that their tokens stand for, and what species allow.
 
     Args:
-        n_species: Number of species tokens.
+        species_rank: Place of each species token in the site order; equal where any order goes.
+        radii: Covalent radius of each species token in Å.
         grid: Points of the periodic coordinate grid.
         length_min: Smallest length token in Å.
         length_step: Step of the length tokens in Å.
@@ -49,7 +62,8 @@ class TokenLayout:
         max_sites: Largest number of sites.
     """
 
-    n_species: int
+    species_rank: tuple[int, ...]
+    radii: tuple[float, ...]
     grid: int
     length_min: float
     length_step: float
@@ -58,6 +72,11 @@ class TokenLayout:
     angle_step: float
     n_angles: int
     max_sites: int
+
+    @property
+    def n_species(self) -> int:
+        """Number of species tokens."""
+        return len(self.species_rank)
 
     @property
     def species_start(self) -> int:
@@ -87,16 +106,7 @@ class TokenLayout:
     @property
     def max_completion_length(self) -> int:
         """Tokens after the prompt ``[SOS] [ATOMS]`` at the largest number of sites."""
-        return 4 * self.max_sites + 8
-
-    def token_classes(self) -> Tensor:
-        """Class of every token id, shape (V,)."""
-        classes = torch.arange(self.vocab_size)
-        classes[self.species_start : self.coordinate_start] = TokenClass.SPECIES
-        classes[self.coordinate_start : self.length_start] = TokenClass.COORDINATE
-        classes[self.length_start : self.angle_start] = TokenClass.LENGTH
-        classes[self.angle_start :] = TokenClass.ANGLE
-        return classes
+        return 4 * self.max_sites + 2 + CELL_NUMBERS
 
 
 class Group(IntEnum):
@@ -104,84 +114,71 @@ class Group(IntEnum):
 
     FORCED = 0
     SITE = 1
-    COORDINATE = 2
-    LENGTH = 3
-    ANGLE = 4
+    LENGTH = 2
+    ANGLE = 3
+    COORDINATE = 4
 
 
 class Slot(IntEnum):
     """Finer than ``Group``: the place in the sequence that is written next."""
 
-    START = 0
-    ATOMS = 1
-    SITE = 2
-    X = 3
-    Y = 4
-    Z = 5
-    A = 6
-    B = 7
-    C = 8
-    ALPHA = 9
-    BETA = 10
-    GAMMA = 11
-    END = 12
-    DONE = 13
+    ATOMS = 0
+    SITE = 1
+    A = 2
+    B = 3
+    C = 4
+    ALPHA = 5
+    BETA = 6
+    GAMMA = 7
+    X = 8
+    Y = 9
+    Z = 10
+    END = 11
+    DONE = 12
+
+
+_FORCED = {Slot.ATOMS: TokenClass.ATOMS, Slot.END: TokenClass.EOS, Slot.DONE: TokenClass.PAD}
+
+
+class Places(NamedTuple):
+    """What is written after each token.
+
+    Args:
+        slot: ``Slot`` values, (B, T).
+        site: Index of the site that the slot belongs to, (B, T); 0 for slots of the cell.
+    """
+
+    slot: Tensor
+    site: Tensor
 
 
 class Grammar:
-    """The state machine of one token layout.
-
-    A grammar state is a triple ``(state, first angle, second angle)``; the two angles are token
-    offsets and count only in the state before the last angle.
-    """
+    """The rules of one token layout."""
 
     def __init__(self, layout: TokenLayout) -> None:
         self.layout = layout
-        self.n_states = 2 + 4 * (layout.max_sites + 1) + 8
-        self.site_zero = 2
-        self.first_length = self.site_zero + 4 * (layout.max_sites + 1)
-        self.last_angle = self.first_length + 5
-        self.end = self.first_length + 6
-        self.done = self.first_length + 7
-        self.next_state, allowed_classes = self._tables()
-        self.token_class = layout.token_classes()
-        self.allowed = allowed_classes[:, self.token_class]
-        self.slot = self._slots()
-        groups = [Group.FORCED] * 2 + [Group.SITE] + [Group.COORDINATE] * 3 + [Group.LENGTH] * 3
-        self.group = torch.tensor(groups + [Group.ANGLE] * 3 + [Group.FORCED] * 2)[self.slot]
-        self.forced_token = self.allowed.long().argmax(dim=1)
+        groups = [Group.FORCED, Group.SITE] + [Group.LENGTH] * 3 + [Group.ANGLE] * 3
+        self.group = torch.tensor([*groups, *[Group.COORDINATE] * 3, Group.FORCED, Group.FORCED])
+        self.forced_token = torch.tensor([int(_FORCED.get(slot, TokenClass.PAD)) for slot in Slot])
+        self.rank = torch.full((layout.vocab_size,), -1)
+        self.rank[layout.species_start : layout.coordinate_start] = torch.tensor(layout.species_rank)
+        self.radius = torch.zeros(layout.vocab_size, dtype=torch.float64)
+        self.radius[layout.species_start : layout.coordinate_start] = torch.tensor(
+            layout.radii, dtype=torch.float64
+        )
         angles = layout.angle_min + layout.angle_step * torch.arange(layout.n_angles, dtype=torch.float64)
         self.cosines = torch.cos(torch.deg2rad(angles))
+        self.lengths = layout.length_min + layout.length_step * torch.arange(
+            layout.n_lengths, dtype=torch.float64
+        )
+        self.plane_shifts = torch.tensor(_PLANE_SHIFTS, dtype=torch.float64)
 
-    def _tables(self) -> tuple[Tensor, Tensor]:
-        next_state = torch.full((self.n_states, len(TokenClass)), self.done, dtype=torch.long)
-        allowed = torch.zeros((self.n_states, len(TokenClass)), dtype=torch.bool)
-
-        def edge(state: int, token_class: TokenClass, target: int) -> None:
-            next_state[state, token_class] = target
-            allowed[state, token_class] = True
-
-        edge(0, TokenClass.SOS, 1)
-        edge(1, TokenClass.ATOMS, self.site_zero)
-        for n in range(self.layout.max_sites + 1):
-            here = self.site_zero + 4 * n
-            if n > 0:
-                edge(here, TokenClass.LATTICE, self.first_length)
-            if n < self.layout.max_sites:
-                edge(here, TokenClass.SPECIES, here + 1)
-                for axis in range(3):
-                    edge(here + 1 + axis, TokenClass.COORDINATE, here + 2 + axis)
-        for number in range(6):
-            token_class = TokenClass.LENGTH if number < 3 else TokenClass.ANGLE
-            edge(self.first_length + number, token_class, self.first_length + number + 1)
-        edge(self.end, TokenClass.EOS, self.done)
-        edge(self.done, TokenClass.PAD, self.done)
-        return next_state, allowed
-
-    def _slots(self) -> Tensor:
-        sites = torch.tensor([Slot.SITE, Slot.X, Slot.Y, Slot.Z]).repeat(self.layout.max_sites + 1)
-        lattice = torch.arange(Slot.A, Slot.DONE + 1)
-        return torch.cat([torch.tensor([Slot.START, Slot.ATOMS]), sites, lattice])
+    def to(self, device: torch.device) -> Grammar:
+        """Move the tables to ``device``."""
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(self, name, value.to(device))
+        return self
 
     def token_range(self, group: Group) -> tuple[int, int]:
         """First id and one past the last id that a group draws from."""
@@ -193,66 +190,140 @@ class Grammar:
             Group.ANGLE: (layout.angle_start, layout.vocab_size),
         }[group]
 
-    def group_mask(self, states: Tensor, group: Group) -> Tensor:
-        """``mask`` restricted to the range of a group: (R, 3), all of that group -> bool (R, range)."""
+    def places(self, ids: Tensor, first: int = 0) -> Places:
+        """What follows the tokens ``first`` and later of sequences that start at ``[SOS]``.
+
+        Args:
+            ids: Token ids (B, T).
+            first: Index of the first token whose successor is asked for.
+        """
+        position = torch.arange(first, ids.shape[1], device=ids.device)[None]
+        is_lattice = ids == TokenClass.LATTICE
+        lattice = torch.where(is_lattice.any(dim=1), is_lattice.long().argmax(dim=1), ids.shape[1])[:, None]
+        after = position - lattice
+        sites_end = CELL_NUMBERS + 3 * (lattice - PROMPT_LENGTH)
+        coordinate = (after - CELL_NUMBERS).clamp(min=0)
+        slot = torch.where(after < CELL_NUMBERS, Slot.A + after, Slot.X + coordinate % 3)
+        slot = torch.where(after == sites_end, int(Slot.END), slot)
+        slot = torch.where(after > sites_end, int(Slot.DONE), slot)
+        slot = torch.where(after < 0, int(Slot.SITE), slot)
+        slot = torch.where(position == 0, int(Slot.ATOMS), slot)
+        site = torch.where(after < 0, position - (PROMPT_LENGTH - 1), coordinate // 3)
+        return Places(slot, site.clamp(min=0, max=self.layout.max_sites - 1))
+
+    def group_mask(self, ids: Tensor, positions: Tensor, group: Group) -> Tensor:
+        """Tokens of a group that may follow.
+
+        Args:
+            ids: One sequence per row, (R, T).
+            positions: Index in each row of the token that is followed, (R,); all followed by ``group``.
+            group: The group; not FORCED.
+
+        Returns:
+            bool (R, size of the group's range).
+        """
+        if group is Group.SITE:
+            return self._sites(ids, positions)
+        if group is Group.LENGTH:
+            apart = 2 * MIN_DISTANCE_RATIO * self.radius[ids].max(dim=1).values
+            return self.lengths[None] >= apart[:, None]
+        lattice = (ids == TokenClass.LATTICE).long().argmax(dim=1)
         low, high = self.token_range(group)
-        allowed = self.allowed[states[:, 0], low:high]
+        allowed = torch.ones((len(ids), high - low), dtype=torch.bool, device=ids.device)
         if group is Group.ANGLE:
-            last = states[:, 0] == self.last_angle
-            allowed[last] = self._closing_angles(states[last, 1], states[last, 2])
+            last = (positions == lattice + CELL_NUMBERS - 1).nonzero()[:, 0]
+            before = ids[last].gather(1, positions[last, None] - torch.tensor([[1, 0]], device=ids.device))
+            allowed[last] = self._closing_angles(before - self.layout.angle_start)
+        else:
+            last = ((positions - lattice) % 3 == CELL_NUMBERS % 3 + 2).nonzero()[:, 0]
+            allowed[last] = self._free_z(ids[last], positions[last], lattice[last])
         return allowed
 
-    def to(self, device: torch.device) -> Grammar:
-        """Move the tables to ``device``."""
-        for name in ("next_state", "token_class", "allowed", "slot", "group", "forced_token", "cosines"):
-            setattr(self, name, getattr(self, name).to(device))
-        return self
-
-    def start(self, batch: int, device: torch.device | None = None) -> Tensor:
-        """State before the first token, shape (batch, 3)."""
-        return torch.zeros((batch, 3), dtype=torch.long, device=device)
-
-    def advance(self, state: Tensor, tokens: Tensor) -> Tensor:
-        """Read one token per row: (B, 3) and (B,) -> (B, 3)."""
-        following = self.next_state[state[:, 0], self.token_class[tokens]]
-        offset = tokens - self.layout.angle_start
-        first = torch.where(state[:, 0] == self.last_angle - 2, offset, state[:, 1])
-        second = torch.where(state[:, 0] == self.last_angle - 1, offset, state[:, 2])
-        return torch.stack([following, first, second], dim=1)
-
-    def scan(self, tokens: Tensor) -> Tensor:
-        """States after each token of whole sequences: (B, T) -> (B, T, 3)."""
-        state = self.start(tokens.shape[0], tokens.device)
-        states = []
-        for column in tokens.unbind(dim=1):
-            state = self.advance(state, column)
-            states.append(state)
-        return torch.stack(states, dim=1)
-
-    def mask(self, states: Tensor) -> Tensor:
-        """Tokens that may follow: (..., 3) -> bool (..., V)."""
-        allowed = self.allowed[states[..., 0]]
-        last = states[..., 0] == self.last_angle
-        if bool(last.any()):
-            rows = states[last]
-            shape = (rows.shape[0], self.layout.vocab_size)
-            closing = torch.zeros(shape, dtype=torch.bool, device=rows.device)
-            closing[:, self.layout.angle_start :] = self._closing_angles(rows[:, 1], rows[:, 2])
-            allowed[last] = closing
+    def mask(self, ids: Tensor, first: int = 0) -> Tensor:
+        """Tokens that may follow each of the tokens ``first`` and later: (B, T) -> bool (B, T - first, V)."""
+        slots = self.places(ids, first).slot
+        shape = (*slots.shape, self.layout.vocab_size)
+        allowed = torch.zeros(shape, dtype=torch.bool, device=ids.device)
+        groups = self.group[slots]
+        rows, columns = (groups == Group.FORCED).nonzero(as_tuple=True)
+        allowed[rows, columns, self.forced_token[slots[rows, columns]]] = True
+        for group in Group:
+            rows, columns = (groups == group).nonzero(as_tuple=True)
+            if group is Group.FORCED or len(rows) == 0:
+                continue
+            low, high = self.token_range(group)
+            allowed[rows, columns, low:high] = self.group_mask(ids[rows], columns + first, group)
         return allowed
 
-    def _closing_angles(self, first: Tensor, second: Tensor) -> Tensor:
-        """Last angles that give a cell of positive volume: (R,), (R,) -> bool (R, n_angles)."""
-        a, b = self.cosines[first][:, None], self.cosines[second][:, None]
+    def accepts(self, ids: Tensor) -> bool:
+        """Whether one whole sequence (T,) from ``[SOS]`` to ``[EOS]`` follows the grammar."""
+        whole = ids[None]
+        if int(ids[0]) != TokenClass.SOS or int(self.places(whole).slot[0, -1]) != Slot.DONE:
+            return False
+        return bool(self.mask(whole[:, :-1]).gather(2, whole[:, 1:, None]).all())
+
+    def _sites(self, ids: Tensor, positions: Tensor) -> Tensor:
+        """Species that do not come before the last one, and ``[LATTICE]`` once there is one."""
+        low, high = self.token_range(Group.SITE)
+        last = self.rank[ids.gather(1, positions[:, None])]
+        allowed = self.rank[None, low:high] >= last
+        n_sites = positions - (PROMPT_LENGTH - 1)
+        allowed[n_sites >= self.layout.max_sites] = False
+        allowed[:, 0] = n_sites > 0
+        allowed[:, TokenClass.EOS - low] = False
+        return allowed
+
+    def _closing_angles(self, before: Tensor) -> Tensor:
+        """Last angles that give a cell of positive volume: offsets (R, 2) -> bool (R, n_angles)."""
+        a, b = self.cosines[before[:, :1]], self.cosines[before[:, 1:]]
         c = self.cosines[None, :]
         squared = 1 - a**2 - b**2 - c**2 + 2 * a * b * c
         return squared >= MIN_VOLUME_FACTOR**2
 
-    def accepts(self, tokens: Tensor) -> bool:
-        """Whether one whole sequence (T,) from ``[SOS]`` to ``[EOS]`` follows the grammar."""
-        state = self.start(1, tokens.device)
-        for token in tokens.reshape(-1, 1).unbind(0):
-            if not bool(self.mask(state)[0, token]):
-                return False
-            state = self.advance(state, token)
-        return int(state[0, 0]) == self.done
+    def _free_z(self, ids: Tensor, positions: Tensor, lattice: Tensor) -> Tensor:
+        """Grid points of z at which a site keeps its distance from all before it: -> bool (R, grid).
+
+        The closed-off points are those of an interval on the circle of z for each earlier site and each
+        translation in the a-b plane.
+        """
+        rows, grid = len(ids), self.layout.grid
+        site = (positions - lattice - CELL_NUMBERS) // 3
+        most = int(site.max()) if rows else 0
+        free = torch.ones((rows, grid), dtype=torch.bool, device=ids.device)
+        if most == 0:
+            return free
+        begin = (lattice + CELL_NUMBERS + 1)[:, None]
+        columns = begin + torch.arange(3 * most, device=ids.device)[None]
+        earlier = torch.arange(most, device=ids.device)[None] < site[:, None]
+        others = ids.gather(1, columns.clamp(max=ids.shape[1] - 1)).view(rows, most, 3)
+        others = (others - self.layout.coordinate_start).double() / grid
+        species = ids[:, PROMPT_LENGTH : PROMPT_LENGTH + most]
+        own = self.radius[ids.gather(1, PROMPT_LENGTH + site[:, None])]
+        apart = MIN_DISTANCE_RATIO * (self.radius[species] + own)
+        xy = ids.gather(1, positions[:, None] - torch.tensor([[1, 0]], device=ids.device))
+        offset = (xy - self.layout.coordinate_start).double()[:, None] / grid - others[..., :2]
+        offset = offset - offset.round()
+        cell = ids.gather(1, lattice[:, None] + torch.arange(1, 1 + CELL_NUMBERS, device=ids.device))
+        a, b, c = (self.lengths[cell[:, k] - self.layout.length_start] for k in range(3))
+        alpha, beta, gamma = (self.cosines[cell[:, k] - self.layout.angle_start] for k in range(3, 6))
+        u = offset[:, :, None] + self.plane_shifts  # (R, J, 9, 2), in units of a and b
+        ua, ub = u[..., 0] * a[:, None, None], u[..., 1] * b[:, None, None]
+        along = ua * beta[:, None, None] + ub * alpha[:, None, None]  # component along c, Å
+        squared = ua**2 + ub**2 + 2 * ua * ub * gamma[:, None, None]
+        half = apart[..., None] ** 2 - squared + along**2
+        reach = half.clamp(min=0).sqrt() / c[:, None, None]
+        centre = others[..., 2:] - along / c[:, None, None]
+        closed = (half > 0) & earlier[..., None]
+        row, *index = closed.nonzero(as_tuple=True)
+        low = torch.floor((centre[row, *index] - reach[row, *index]) * grid).long() + 1
+        high = torch.ceil((centre[row, *index] + reach[row, *index]) * grid).long()
+        width = (high - low).clamp(min=0, max=grid)
+        low = low % grid
+        high = low + width
+        steps = torch.zeros((rows, 2 * grid + 1), dtype=torch.int32, device=ids.device)
+        one = torch.ones_like(row, dtype=torch.int32)
+        steps.index_put_((row, low), one, accumulate=True)
+        steps.index_put_((row, high), -one, accumulate=True)
+        covered = steps.cumsum(dim=1)[:, : 2 * grid] > 0
+        free = ~(covered[:, :grid] | covered[:, grid:])
+        return free | ~free.any(dim=1, keepdim=True)

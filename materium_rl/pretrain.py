@@ -190,7 +190,8 @@ class Trainer:
     def _augmented(self, index: int) -> np.ndarray:
         ids = self.training[index]
         rng = np.random.default_rng((self.config.seed, 2, self.progress.epoch, int(index)))
-        return equivalent(ids, self.codec, rng) if rng.random() < self.settings.augment else ids
+        share = self.settings.augment * (1 - self.progress.step / self.total_steps)
+        return equivalent(ids, self.codec, rng) if rng.random() < share else ids
 
     def _update(self, batch: np.ndarray) -> float:
         """One optimizer step; returns the summed loss of the batch in nats."""

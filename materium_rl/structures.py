@@ -114,16 +114,16 @@ def minimum_distance_ratio(structure: Structure) -> float:
     for shift in _HALF_SHIFTS @ reduced:
         moved = difference + shift
         np.minimum(squared, np.einsum("ijk,ijk->ij", moved, moved), out=squared)
-    radii = _covalent_radii()[[site.specie.Z for site in structure]]
+    radii = covalent_radii()[[site.specie.Z for site in structure]]
     return float((np.sqrt(squared) / (radii[:, None] + radii[None])).min())
 
 
 @lru_cache(maxsize=1)
-def _covalent_radii() -> np.ndarray:
+def covalent_radii() -> np.ndarray:
     """Covalent radii in Å, indexed by atomic number."""
-    from ase.data import covalent_radii
+    from ase.data import covalent_radii as radii
 
-    return np.where(covalent_radii > _MISSING_RADIUS, covalent_radii, _HEAVIEST_RADIUS)
+    return np.where(radii > _MISSING_RADIUS, radii, _HEAVIEST_RADIUS)
 
 
 def with_oxidation_states(structure: Structure) -> Structure:

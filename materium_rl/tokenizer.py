@@ -1,8 +1,9 @@
 """Structure <-> token ids.
 
-Every structure is reduced to its primitive Niggli cell first. Coordinates are rounded to a periodic
-grid, lengths and angles to fixed steps, and decoding returns the grid point itself, so 0, 1/2, 1/3,
-1/4, 1/6 and 1/8 are exact on a grid divisible by 24. Nothing is clipped.
+Every structure is reduced to its primitive Niggli cell first, in one of its equivalent settings
+(``canonical.py``). Coordinates are rounded to a periodic grid, lengths and angles to fixed steps, and
+decoding returns the grid point itself, so 0, 1/2, 1/3, 1/4, 1/6 and 1/8 are exact on a grid divisible
+by 24. Nothing is clipped.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import math
 import random
 import warnings
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,10 +24,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from materium_rl.errors import PolicyError, TokenizationError
-from materium_rl.grammar import TokenClass, TokenLayout
-from materium_rl.structures import to_primitive_niggli
+from materium_rl.canonical import canonical_setting
+from materium_rl.grammar import CELL_NUMBERS, TokenClass, TokenLayout
+from materium_rl.structures import covalent_radii, to_primitive_niggli
 
-TOKENIZER_VERSION = 1
+TOKENIZER_VERSION = 2
 SPECIAL_TOKENS = ("[PAD]", "[SOS]", "[ATOMS]", "[LATTICE]", "[EOS]")
 SiteOrder = Literal["electronegativity", "heavy_first", "light_first", "xyz", "random"]
 
@@ -42,6 +45,7 @@ class TokenizerSettings(BaseModel):
         angle_step: Step of the angles in degrees.
         angle_range: Smallest and largest angle in degrees (Niggli cells stay within 60..120).
         max_sites: Largest number of sites of the primitive cell.
+        canonical: Choose one of the equivalent axes and origins; else take those of the reduced cell.
         version: Version of the token layout.
     """
 
@@ -55,6 +59,7 @@ class TokenizerSettings(BaseModel):
     angle_step: float = Field(default=0.1, gt=0)
     angle_range: tuple[float, float] = (59.0, 121.0)
     max_sites: int = Field(default=20, ge=1)
+    canonical: bool = True
     version: int = TOKENIZER_VERSION
 
     @field_validator("species")
@@ -72,8 +77,10 @@ class TokenizerSettings(BaseModel):
         """Id ranges of these settings."""
         low, high = self.length_range
         angle_low, angle_high = self.angle_range
+        elements = tuple(Element(token.split("|")[0]) for token in self.species)
         return TokenLayout(
-            n_species=len(self.species),
+            species_rank=_species_rank(elements, self.site_order),
+            radii=tuple(covalent_radii()[[element.Z for element in elements]].tolist()),
             grid=self.grid,
             length_min=low,
             length_step=self.length_step,
@@ -111,7 +118,7 @@ class CrystalCodec:
         self.layout = settings.layout()
         self._species_id = {s: self.layout.species_start + i for i, s in enumerate(settings.species)}
         self._oxidation = any("|" in s for s in settings.species)
-        self._rank = self._species_rank()
+        self._rank = np.array(self.layout.species_rank)
 
     @property
     def species_rank(self) -> np.ndarray:
@@ -146,19 +153,20 @@ class CrystalCodec:
             raise TokenizationError(
                 f"too many sites: {len(structure)} in the primitive cell, the limit is {limit}"
             )
-        species = [self._species_ids(specie) for specie in structure.species]
+        species = np.array([self._species_ids(specie) for specie in structure.species])
+        rank = self._rank[species - self.layout.species_start]
+        if self.settings.canonical:
+            structure = canonical_setting(structure, rank)
         grid = np.rint(structure.frac_coords * self.settings.grid).astype(int) % self.settings.grid
-        ids = self.prompt
-        for i in self._site_order(structure, grid, rng):
-            ids.append(species[i])
-            ids.extend(self.layout.coordinate_start + int(k) for k in grid[i])
-        ids.append(int(TokenClass.LATTICE))
+        order = self._site_order(rank, grid, rng)
+        ids = [*self.prompt, *species[order].tolist(), int(TokenClass.LATTICE)]
         for name, value in zip("abc", structure.lattice.abc, strict=True):
             step = self._step(name, value, "Å", self.settings.length_range)
             ids.append(self.layout.length_start + step)
         for name, value in zip(("alpha", "beta", "gamma"), structure.lattice.angles, strict=True):
             step = self._step(name, value, "degrees", self.settings.angle_range)
             ids.append(self.layout.angle_start + step)
+        ids.extend((self.layout.coordinate_start + grid[order]).ravel().tolist())
         ids.append(int(TokenClass.EOS))
         return ids
 
@@ -179,28 +187,12 @@ class CrystalCodec:
             )
         return index
 
-    def _site_order(self, structure: Structure, grid: np.ndarray, rng: random.Random | None) -> list[int]:
-        order = list(range(len(structure)))
+    def _site_order(self, rank: np.ndarray, grid: np.ndarray, rng: random.Random | None) -> list[int]:
+        order = list(range(len(rank)))
         if self.settings.site_order == "random":
             (rng or random.Random(0)).shuffle(order)
             return order
-        species = [self._species_ids(specie) - self.layout.species_start for specie in structure.species]
-        rank = self._rank[species]
         return sorted(order, key=lambda i: (rank[i], *grid[i].tolist()))
-
-    def _species_rank(self) -> np.ndarray:
-        elements = [Element(token.split("|")[0]) for token in self.settings.species]
-        electronegativity = {element: _electronegativity(element) for element in elements}
-        keys: dict[SiteOrder, Any] = {
-            "electronegativity": lambda e: (electronegativity[e], e.Z),
-            "heavy_first": lambda e: -e.Z,
-            "light_first": lambda e: e.Z,
-            "xyz": lambda _: 0,
-            "random": lambda _: 0,
-        }
-        values = [keys[self.settings.site_order](element) for element in elements]
-        places = {value: place for place, value in enumerate(sorted(set(values)))}
-        return np.array([places[value] for value in values])
 
     def decode(self, ids: Sequence[int]) -> Structure:
         """Structure of one completion or whole sequence; padding and the prompt are ignored.
@@ -210,20 +202,21 @@ class CrystalCodec:
         """
         layout = self.layout
         body = [int(i) for i in ids if int(i) not in (TokenClass.PAD, TokenClass.SOS, TokenClass.ATOMS)]
-        if TokenClass.LATTICE not in body:
-            raise TokenizationError("no [LATTICE] token: the sequence was cut off")
-        cut = body.index(TokenClass.LATTICE)
-        sites, cell = body[:cut], body[cut + 1 :]
-        if len(sites) % 4 or not sites or len(cell) != 7 or cell[6] != TokenClass.EOS:
+        if TokenClass.LATTICE not in body or body[-1] != TokenClass.EOS:
+            raise TokenizationError("no [LATTICE] token, or no [EOS] at the end: the sequence was cut off")
+        n_sites = body.index(TokenClass.LATTICE)
+        sites, cell, triples = (
+            body[:n_sites],
+            body[n_sites + 1 : n_sites + 1 + CELL_NUMBERS],
+            body[n_sites + 1 + CELL_NUMBERS : -1],
+        )
+        if not sites or len(cell) != CELL_NUMBERS or len(triples) != 3 * n_sites:
             raise TokenizationError(
-                f"{len(sites)} tokens before [LATTICE] and {len(cell)} after it; "
-                "expected 4 per site, and 6 numbers with [EOS]"
+                f"{n_sites} species before [LATTICE], {len(cell)} numbers of the cell and {len(triples)} "
+                f"coordinates; expected 1 or more, {CELL_NUMBERS} and {3 * n_sites}"
             )
-        species = [self._value(i, layout.species_start, layout.n_species, "species") for i in sites[::4]]
-        coords = [
-            [self._value(i, layout.coordinate_start, layout.grid, "coordinate") for i in sites[k + 1 : k + 4]]
-            for k in range(0, len(sites), 4)
-        ]
+        species = [self._value(i, layout.species_start, layout.n_species, "species") for i in sites]
+        coords = [self._value(i, layout.coordinate_start, layout.grid, "coordinate") for i in triples]
         lengths = [self._value(i, layout.length_start, layout.n_lengths, "length") for i in cell[:3]]
         angles = [self._value(i, layout.angle_start, layout.n_angles, "angle") for i in cell[3:6]]
         return Structure(
@@ -232,7 +225,7 @@ class CrystalCodec:
                 *(round(layout.angle_min + layout.angle_step * k, 6) for k in angles),
             ),
             [self._specie(self.settings.species[i]) for i in species],
-            np.array(coords) / layout.grid,
+            np.array(coords).reshape(n_sites, 3) / layout.grid,
         )
 
     @staticmethod
@@ -256,6 +249,21 @@ class CrystalCodec:
             *(f"l{layout.length_min + k * layout.length_step:.4g}" for k in range(layout.n_lengths)),
             *(f"d{layout.angle_min + k * layout.angle_step:.4g}" for k in range(layout.n_angles)),
         ]
+
+
+@lru_cache(maxsize=32)
+def _species_rank(elements: tuple[Element, ...], site_order: SiteOrder) -> tuple[int, ...]:
+    """Place of each species in the site order; equal where the order does not look at the species."""
+    keys: dict[SiteOrder, Any] = {
+        "electronegativity": lambda e: (_electronegativity(e), e.Z),
+        "heavy_first": lambda e: -e.Z,
+        "light_first": lambda e: e.Z,
+        "xyz": lambda _: 0,
+        "random": lambda _: 0,
+    }
+    values = [keys[site_order](element) for element in elements]
+    places = {value: place for place, value in enumerate(sorted(set(values)))}
+    return tuple(places[value] for value in values)
 
 
 def _electronegativity(element: Element) -> float:

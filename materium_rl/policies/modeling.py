@@ -18,7 +18,7 @@ from transformers.models.llama.modeling_llama import (
     LlamaPreTrainedModel,
 )
 
-from materium_rl.grammar import Grammar, Group, Slot, TokenLayout
+from materium_rl.grammar import PROMPT_LENGTH, Grammar, Group, Places, Slot, TokenLayout
 from materium_rl.tokenizer import TokenizerSettings
 
 MASKED_LOGIT = -1e4
@@ -123,8 +123,8 @@ class CrystalForCausalLM(LlamaPreTrainedModel, GenerationMixin):
     """Autoregressive crystal policy.
 
     A token's embedding is a free vector plus a linear map of the Fourier features of its number; the
-    output layer uses the same vectors. An embedding of the next slot (species, x, y, ..., gamma) is
-    added to each input. Forward masks every token that the grammar forbids, so log-probabilities are
+    output layer uses the same vectors. To each input are added an embedding of the next slot (species, a,
+    ..., x, y, z) and, where that is a coordinate, one of the species whose coordinate it is. Forward masks every token that the grammar forbids, so log-probabilities are
     those of the constrained policy on every path: teacher-forced, cached, sampled.
     """
 
@@ -139,13 +139,14 @@ class CrystalForCausalLM(LlamaPreTrainedModel, GenerationMixin):
         self._grammar: Grammar | None = None
         self.number_embedding = nn.Linear(numeric_features(layout).shape[1], config.hidden_size, bias=False)
         self.slot_embedding = nn.Embedding(len(Slot), config.hidden_size)
+        self.site_embedding = nn.Embedding(layout.n_species, config.hidden_size)
         self.embedding_dropout = nn.Dropout(config.dropout)
         self.post_init()
 
     @property
     def grammar(self) -> Grammar:
         """The grammar of this policy, on the device of its weights."""
-        if self._grammar is None or self._grammar.allowed.device != self.device:
+        if self._grammar is None or self._grammar.group.device != self.device:
             with torch.inference_mode(mode=False):  # kept, so it must not be an inference tensor
                 self._grammar = Grammar(self.config.layout()).to(self.device)
         return self._grammar
@@ -158,16 +159,30 @@ class CrystalForCausalLM(LlamaPreTrainedModel, GenerationMixin):
         vectors: Tensor = self.model.embed_tokens.weight + self.number_embedding(self._features)
         return vectors
 
-    def embed(self, input_ids: Tensor, states: Tensor, vectors: Tensor) -> Tensor:
-        """Input vectors: (B, T), states after each token (B, T, 3), (V, hidden) -> (B, T, hidden)."""
-        slots = self.slot_embedding(self.grammar.slot[states[..., 0]])
-        return cast("Tensor", self.embedding_dropout(nn.functional.embedding(input_ids, vectors) + slots))
+    def embed(self, ids: Tensor, places: Places, vectors: Tensor) -> Tensor:
+        """Input vectors of the last tokens of sequences.
+
+        Args:
+            ids: Sequences from ``[SOS]``, (B, T).
+            places: What follows each of the last L tokens, (B, L).
+            vectors: Token vectors (V, hidden).
+
+        Returns:
+            (B, L, hidden).
+        """
+        length = places.slot.shape[1]
+        tokens = nn.functional.embedding(ids[:, -length:], vectors) + self.slot_embedding(places.slot)
+        columns = (PROMPT_LENGTH + places.site).clamp(max=ids.shape[1] - 1)
+        species = ids.gather(1, columns) - self.grammar.layout.species_start
+        written = self.grammar.group[places.slot] == Group.COORDINATE
+        sites = self.site_embedding(torch.where(written, species, 0)) * written[..., None]
+        return cast("Tensor", self.embedding_dropout(tokens + sites))
 
     def forward(
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
-        grammar_states: Tensor | None = None,
+        history: Tensor | None = None,
         labels: Tensor | None = None,
         logits_to_keep: int | Tensor = 0,
         **kwargs: Any,
@@ -175,9 +190,10 @@ class CrystalForCausalLM(LlamaPreTrainedModel, GenerationMixin):
         """Masked logits of the next token.
 
         Args:
-            input_ids: Token ids (B, T); without ``grammar_states`` they must start at ``[SOS]``.
+            input_ids: Token ids (B, T); without ``history`` they must start at ``[SOS]``.
             attention_mask: 1 for tokens to attend to, (B, T).
-            grammar_states: State after each input token (B, T, 3); needed when a cache holds the past.
+            history: Sequences from ``[SOS]`` whose last T tokens are the input, for a cache that holds the
+                rest.
             labels: Targets (B, T), -100 ignored; gives the mean loss in nats per token.
             logits_to_keep: Number of last positions whose logits are wanted, 0 for all.
             **kwargs: Passed to the Llama layers (``past_key_values``, ``use_cache``, ``position_ids``).
@@ -185,34 +201,46 @@ class CrystalForCausalLM(LlamaPreTrainedModel, GenerationMixin):
         Returns:
             Logits (B, T, V), fp32, forbidden tokens at ``MASKED_LOGIT``.
         """
-        states = self.grammar.scan(input_ids) if grammar_states is None else grammar_states
+        ids = input_ids if history is None else history
+        first = ids.shape[1] - input_ids.shape[1]
         vectors = self.token_vectors()
         outputs = self.model(
-            inputs_embeds=self.embed(input_ids, states, vectors), attention_mask=attention_mask, **kwargs
+            inputs_embeds=self.embed(ids, self.grammar.places(ids, first), vectors),
+            attention_mask=attention_mask,
+            **kwargs,
         )
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = (outputs.last_hidden_state[:, keep] @ vectors.T).float()
-        logits = logits.masked_fill(~self.grammar.mask(states[:, keep]), MASKED_LOGIT)
+        logits = logits.masked_fill(~self.grammar.mask(ids, first)[:, keep], MASKED_LOGIT)
         loss = None
         if labels is not None:
             loss = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
         return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=outputs.past_key_values)
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
-        """Add the grammar states of the tokens that this step feeds."""
+        """Add the whole sequences, which the grammar reads."""
         inputs: dict[str, Any] = super().prepare_inputs_for_generation(input_ids, **kwargs)
-        fed = inputs["input_ids"].shape[1]
-        inputs["grammar_states"] = self.grammar.scan(input_ids)[:, -fed:]
+        inputs["history"] = input_ids
         return inputs
 
-    def group_logits(self, hidden: Tensor, states: Tensor, group: Group, vectors: Tensor) -> Tensor:
-        """Masked logits over the range of one group: (R, hidden), (R, 3) -> (R, range), fp32.
+    def group_logits(
+        self, hidden: Tensor, ids: Tensor, positions: Tensor, group: Group, vectors: Tensor
+    ) -> Tensor:
+        """Masked logits over the range of one group; a softmax over it equals the full one.
 
-        The grammar allows no token outside the range, so a softmax over it equals the full one.
+        Args:
+            hidden: Last hidden states (R, hidden).
+            ids: The sequence of each row from ``[SOS]``, (R, T).
+            positions: Index of the token that is followed, (R,).
+            group: The group that follows in every row.
+            vectors: Token vectors (V, hidden).
+
+        Returns:
+            fp32 (R, size of the group's range).
         """
         low, high = self.grammar.token_range(group)
         logits = (hidden @ vectors[low:high].T).float()
-        return logits.masked_fill(~self.grammar.group_mask(states, group), MASKED_LOGIT)
+        return logits.masked_fill(~self.grammar.group_mask(ids, positions, group), MASKED_LOGIT)
 
     def token_log_probs(
         self, input_ids: Tensor, *, temperature: float = 1.0, first: int = 1
@@ -229,24 +257,24 @@ class CrystalForCausalLM(LlamaPreTrainedModel, GenerationMixin):
         Returns:
             Log-probabilities and entropies in nats, each (B, T - first); 0 for forced and pad tokens.
         """
-        states = self.grammar.scan(input_ids)
-        vectors = self.token_vectors()
-        hidden = self.model(inputs_embeds=self.embed(input_ids, states, vectors), use_cache=False)
-        before = slice(first - 1, input_ids.shape[1] - 1)
-        hidden, states, targets = hidden.last_hidden_state[:, before], states[:, before], input_ids[:, first:]
-        groups = self.grammar.group[states[..., 0]]
+        places, vectors = self.grammar.places(input_ids), self.token_vectors()
+        hidden = self.model(inputs_embeds=self.embed(input_ids, places, vectors), use_cache=False)
+        hidden = hidden.last_hidden_state[:, first - 1 : -1]
+        groups, targets = self.grammar.group[places.slot[:, first - 1 : -1]], input_ids[:, first:]
         log_probs = torch.zeros(targets.shape, dtype=torch.float32, device=targets.device)
         entropies = torch.zeros_like(log_probs)
         for group in Group:
-            rows = groups == group
-            if group is Group.FORCED or not bool(rows.any()):
+            chosen_places = groups == group
+            if group is Group.FORCED or not bool(chosen_places.any()):
                 continue
-            logits = self.group_logits(hidden[rows], states[rows], group, vectors)
+            rows, columns = chosen_places.nonzero(as_tuple=True)
+            positions = columns + (first - 1)
+            logits = self.group_logits(hidden[chosen_places], input_ids[rows], positions, group, vectors)
             distribution = torch.log_softmax(logits / temperature, dim=-1)
             low, _ = self.grammar.token_range(group)
-            chosen = distribution.gather(1, (targets[rows] - low)[:, None])[:, 0]
-            log_probs = log_probs.masked_scatter(rows, chosen)
-            entropies = entropies.masked_scatter(rows, -(distribution.exp() * distribution).sum(-1))
+            chosen = distribution.gather(1, (targets[chosen_places] - low)[:, None])[:, 0]
+            log_probs = log_probs.masked_scatter(chosen_places, chosen)
+            entropies = entropies.masked_scatter(chosen_places, -(distribution.exp() * distribution).sum(-1))
         return log_probs, entropies
 
 

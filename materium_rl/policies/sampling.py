@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from materium_rl.grammar import Group, TokenClass
+from materium_rl.grammar import Group, Places, Slot, TokenClass
 from materium_rl.policies.modeling import CrystalForCausalLM
 
 COMPACT_BELOW = 0.85
@@ -122,22 +122,25 @@ def sample(
     log_probs = torch.zeros((n, length), device=device)
     ids[:, : len(prompt)] = torch.tensor(prompt, device=device)
     alive = torch.arange(n, device=device)
-    states = grammar.scan(ids[:, : len(prompt)])
     cache = _Cache(model, n, length)
-    hidden = cache.step(model.embed(ids[:, : len(prompt)], states, vectors), 0)
-    state = states[:, -1]
+    history = ids[:, : len(prompt)]
+    places = grammar.places(history)
+    hidden = cache.step(model.embed(history, places, vectors), 0)
     for position in range(len(prompt), length):
-        tokens, chosen = _draw(model, hidden, state, uniforms[alive, position], temperature, vectors)
+        uniform = uniforms[alive, position]
+        tokens, chosen = _draw(model, hidden, history, places.slot[:, -1], uniform, temperature, vectors)
         ids[alive, position], log_probs[alive, position] = tokens, chosen
-        state = grammar.advance(state, tokens)
-        running = state[:, 0] != grammar.done
+        history = torch.cat([history, tokens[:, None]], dim=1)
+        places = grammar.places(history, position)
+        running = places.slot[:, 0] != Slot.DONE
         count = int(running.sum())
         if count == 0:
             break
         if count <= COMPACT_BELOW * len(alive):
             cache.keep(running.nonzero()[:, 0])
-            alive, state, tokens = alive[running], state[running], tokens[running]
-        hidden = cache.step(model.embed(tokens[:, None], state[:, None], vectors), position)
+            alive, history = alive[running], history[running]
+            places = Places(places.slot[running], places.site[running])
+        hidden = cache.step(model.embed(history, places, vectors), position)
     model.train(training)
     end = int((ids != TokenClass.PAD).sum(dim=1).max())
     return Completions(ids[:, len(prompt) : end].clone(), log_probs[:, len(prompt) : end].clone())
@@ -146,21 +149,22 @@ def sample(
 def _draw(
     model: CrystalForCausalLM,
     hidden: Tensor,
-    state: Tensor,
+    history: Tensor,
+    slot: Tensor,
     uniform: Tensor,
     temperature: float,
     vectors: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Next token and its log-probability for each row: (R, hidden), (R, 3), (R,) -> (R,), (R,)."""
+    """Next token of each row of (R, T) sequences, and its log-probability: (R,), (R,)."""
     grammar = model.grammar
-    groups = grammar.group[state[:, 0]]
-    tokens = grammar.forced_token[state[:, 0]]
+    groups, tokens = grammar.group[slot], grammar.forced_token[slot]
     chosen = torch.zeros(len(tokens), device=tokens.device)
     for group in Group:
         rows = (groups == group).nonzero()[:, 0]
         if group is Group.FORCED or len(rows) == 0:
             continue
-        logits = model.group_logits(hidden[rows], state[rows], group, vectors)
+        positions = torch.full_like(rows, history.shape[1] - 1)
+        logits = model.group_logits(hidden[rows], history[rows], positions, group, vectors)
         distribution = torch.log_softmax(logits / temperature, dim=-1)
         cumulative = distribution.double().exp().cumsum(dim=-1)
         point = uniform[rows, None] * cumulative[:, -1:]
