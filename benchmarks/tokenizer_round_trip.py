@@ -127,8 +127,9 @@ def main() -> None:
 
     table = sampled_rows(arguments.data, arguments.rows, arguments.seed)
     originals = [parse_cif(text)[0] for text in table["cif"]]
-    reduced = [to_primitive_niggli(structure) for structure in originals]
-    settings = TokenizerSettings(species=species_of(reduced))
+    niggli = [to_primitive_niggli(structure) for structure in originals]
+    settings = TokenizerSettings(species=species_of(niggli))
+    reduced = [CrystalCodec(settings).setting(structure) for structure in niggli]
     decoded, refused = encoded(reduced, settings)
     rows = [i for i, structure in enumerate(decoded) if structure is not None]
     before = [reduced[i] for i in rows]

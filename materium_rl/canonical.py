@@ -58,7 +58,9 @@ def _rotations(lattice: Lattice) -> np.ndarray:
     unit = axes / lengths[..., None]
     cosines = np.stack([(unit[:, i] * unit[:, j]).sum(axis=1) for i, j in ((1, 2), (0, 2), (0, 1))], axis=1)
     angles = np.degrees(np.arccos(cosines.clip(-1, 1)))
-    return candidates[(np.abs(angles - np.array(lattice.angles)) < ANGLE_TOLERANCE).all(axis=1)]
+    same = (np.abs(angles - np.array(lattice.angles)) < ANGLE_TOLERANCE).all(axis=1)
+    rotations: np.ndarray = candidates[same]
+    return rotations
 
 
 @lru_cache(maxsize=1)
@@ -66,8 +68,9 @@ def _unimodular() -> np.ndarray:
     """Matrices of -1, 0 and 1 with determinant 1: all that can map a reduced cell onto itself."""
     matrices = np.array(list(product((-1, 0, 1), repeat=9)), dtype=float).reshape(-1, 3, 3)
     matrices = matrices[np.rint(np.linalg.det(matrices)) == 1]
-    away = np.abs(matrices - np.eye(3)).sum(axis=(1, 2))
-    return matrices[np.argsort(away, kind="stable")]
+    order = np.abs(matrices - np.eye(3)).sum(axis=(1, 2)).argsort(kind="stable")
+    ordered: np.ndarray = matrices[order]
+    return ordered
 
 
 def _inversion_centre(frac_coords: np.ndarray, rank: np.ndarray, matrix: np.ndarray) -> np.ndarray | None:

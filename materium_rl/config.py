@@ -44,6 +44,10 @@ class TokenizerConfig(Section):
         (59.0, 121.0), description="degrees; Niggli cells stay in 60..120"
     )
     max_sites: int = Field(20, ge=1, description="largest number of sites of the primitive cell")
+    canonical: bool = Field(True, description="choose one of the equivalent axes and origins")
+    min_distance: float = Field(
+        0.65, ge=0, description="least distance that may be written, over the sum of the covalent radii"
+    )
 
 
 class ModelConfig(Section):
@@ -79,7 +83,10 @@ class TrainingConfig(Section):
     eval_every: int = Field(250, ge=1, description="optimizer steps between validations")
     patience: int = Field(8, ge=1, description="validations without a better loss before stopping")
     augment: float = Field(
-        0.5, ge=0, le=1, description="share of structures written from an equivalent origin"
+        0.5,
+        ge=0,
+        le=1,
+        description="share of structures written from another origin at first; falls to 0 with the last step",
     )
     bf16: bool = Field(True, description="bf16 autocast")
 

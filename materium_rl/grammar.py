@@ -6,7 +6,7 @@ stands before a token decides which may be written next, so that every completio
 
 - species follow in the order of the sites, ``max_sites`` at most;
 - lengths keep an atom and its own image apart; the last angle closes a cell of positive volume;
-- z keeps the site apart from every site before it: at least ``MIN_DISTANCE_RATIO`` of the sum of the two
+- z keeps the site apart from every site before it: at least ``min_distance`` times the sum of the two
   covalent radii, over all periodic images. Should x and y leave no such z, every z is allowed.
 """
 
@@ -22,8 +22,6 @@ from torch import Tensor
 
 MIN_VOLUME_FACTOR = 0.05
 """Smallest sqrt(1 - cos² α - cos² β - cos² γ + 2 cos α cos β cos γ) of a cell that may be written."""
-MIN_DISTANCE_RATIO = 0.65
-"""Least distance of two sites over the sum of their covalent radii; ``validity`` has the same default."""
 PROMPT_LENGTH = 2
 """``[SOS] [ATOMS]``."""
 CELL_NUMBERS = 6
@@ -60,6 +58,7 @@ class TokenLayout:
         angle_step: Step of the angle tokens in degrees.
         n_angles: Number of angle tokens.
         max_sites: Largest number of sites.
+        min_distance: Least distance of two sites over the sum of their covalent radii; 0 for no limit.
     """
 
     species_rank: tuple[int, ...]
@@ -72,6 +71,7 @@ class TokenLayout:
     angle_step: float
     n_angles: int
     max_sites: int
+    min_distance: float
 
     @property
     def n_species(self) -> int:
@@ -225,7 +225,7 @@ class Grammar:
         if group is Group.SITE:
             return self._sites(ids, positions)
         if group is Group.LENGTH:
-            apart = 2 * MIN_DISTANCE_RATIO * self.radius[ids].max(dim=1).values
+            apart = 2 * self.layout.min_distance * self.radius[ids].max(dim=1).values
             return self.lengths[None] >= apart[:, None]
         lattice = (ids == TokenClass.LATTICE).long().argmax(dim=1)
         low, high = self.token_range(group)
@@ -258,8 +258,13 @@ class Grammar:
     def accepts(self, ids: Tensor) -> bool:
         """Whether one whole sequence (T,) from ``[SOS]`` to ``[EOS]`` follows the grammar."""
         whole = ids[None]
-        if int(ids[0]) != TokenClass.SOS or int(self.places(whole).slot[0, -1]) != Slot.DONE:
+        slots = self.places(whole).slot[0]
+        if int(ids[0]) != TokenClass.SOS or int(slots[-1]) != Slot.DONE:
             return False
+        for group, token in zip(self.group[slots[:-1]].tolist(), ids[1:].tolist(), strict=True):
+            low, high = (0, TokenClass.SPECIES) if group == Group.FORCED else self.token_range(Group(group))
+            if not low <= token < high:  # geometry cannot be read from tokens of another kind
+                return False
         return bool(self.mask(whole[:, :-1]).gather(2, whole[:, 1:, None]).all())
 
     def _sites(self, ids: Tensor, positions: Tensor) -> Tensor:
@@ -299,7 +304,7 @@ class Grammar:
         others = (others - self.layout.coordinate_start).double() / grid
         species = ids[:, PROMPT_LENGTH : PROMPT_LENGTH + most]
         own = self.radius[ids.gather(1, PROMPT_LENGTH + site[:, None])]
-        apart = MIN_DISTANCE_RATIO * (self.radius[species] + own)
+        apart = self.layout.min_distance * (self.radius[species] + own)
         xy = ids.gather(1, positions[:, None] - torch.tensor([[1, 0]], device=ids.device))
         offset = (xy - self.layout.coordinate_start).double()[:, None] / grid - others[..., :2]
         offset = offset - offset.round()

@@ -40,6 +40,7 @@ class DropKind(StrEnum):
     TOO_MANY_SITES = "too_many_sites"
     UNKNOWN_ELEMENT = "unknown_element"
     OUT_OF_RANGE = "out_of_range"
+    TOO_CLOSE = "too_close"
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,10 +23,10 @@ from pymatgen.core import Element, Lattice, Species, Structure
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from materium_rl.errors import PolicyError, TokenizationError
 from materium_rl.canonical import canonical_setting
+from materium_rl.errors import PolicyError, TokenizationError
 from materium_rl.grammar import CELL_NUMBERS, TokenClass, TokenLayout
-from materium_rl.structures import covalent_radii, to_primitive_niggli
+from materium_rl.structures import covalent_radii, minimum_distance_ratio, to_primitive_niggli
 
 TOKENIZER_VERSION = 2
 SPECIAL_TOKENS = ("[PAD]", "[SOS]", "[ATOMS]", "[LATTICE]", "[EOS]")
@@ -46,6 +46,7 @@ class TokenizerSettings(BaseModel):
         angle_range: Smallest and largest angle in degrees (Niggli cells stay within 60..120).
         max_sites: Largest number of sites of the primitive cell.
         canonical: Choose one of the equivalent axes and origins; else take those of the reduced cell.
+        min_distance: Least distance of two sites that may be written, over the sum of their covalent radii.
         version: Version of the token layout.
     """
 
@@ -60,6 +61,7 @@ class TokenizerSettings(BaseModel):
     angle_range: tuple[float, float] = (59.0, 121.0)
     max_sites: int = Field(default=20, ge=1)
     canonical: bool = True
+    min_distance: float = Field(default=0.65, ge=0)
     version: int = TOKENIZER_VERSION
 
     @field_validator("species")
@@ -89,6 +91,7 @@ class TokenizerSettings(BaseModel):
             angle_step=self.angle_step,
             n_angles=round((angle_high - angle_low) / self.angle_step) + 1,
             max_sites=self.max_sites,
+            min_distance=self.min_distance,
         )
 
 
@@ -141,8 +144,8 @@ class CrystalCodec:
             rng: Source of the order when ``site_order`` is ``random``.
 
         Raises:
-            TokenizationError: Disordered sites, an unknown species, too many sites, or a cell outside
-                the ranges; the message names the value and the limit.
+            TokenizationError: Disordered sites, an unknown species, too many sites, a cell outside the
+                ranges, or sites closer than the grammar writes; names the value and the limit.
         """
         if not structure.is_ordered:
             raise TokenizationError("disordered: a site holds several species; expected one species per site")
@@ -153,10 +156,9 @@ class CrystalCodec:
             raise TokenizationError(
                 f"too many sites: {len(structure)} in the primitive cell, the limit is {limit}"
             )
+        structure = self.setting(structure)
         species = np.array([self._species_ids(specie) for specie in structure.species])
         rank = self._rank[species - self.layout.species_start]
-        if self.settings.canonical:
-            structure = canonical_setting(structure, rank)
         grid = np.rint(structure.frac_coords * self.settings.grid).astype(int) % self.settings.grid
         order = self._site_order(rank, grid, rng)
         ids = [*self.prompt, *species[order].tolist(), int(TokenClass.LATTICE)]
@@ -168,7 +170,20 @@ class CrystalCodec:
             ids.append(self.layout.angle_start + step)
         ids.extend((self.layout.coordinate_start + grid[order]).ravel().tolist())
         ids.append(int(TokenClass.EOS))
+        ratio = minimum_distance_ratio(self.decode(ids))
+        if ratio < self.settings.min_distance:
+            raise TokenizationError(
+                f"too close: two sites at {ratio:.3f} of the sum of their covalent radii, the limit is "
+                f"{self.settings.min_distance:g}"
+            )
         return ids
+
+    def setting(self, structure: Structure) -> Structure:
+        """A reduced structure with the axes and the origin that ``encode`` writes."""
+        if not self.settings.canonical:
+            return structure
+        species = np.array([self._species_ids(specie) for specie in structure.species])
+        return canonical_setting(structure, self._rank[species - self.layout.species_start])
 
     def _species_ids(self, specie: Species | Element) -> int:
         token = species_token(specie) if self._oxidation else str(specie.symbol)

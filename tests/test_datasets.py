@@ -24,6 +24,7 @@ from materium_rl.errors import StructureFileError
 from materium_rl.structure_files import write_structures
 from materium_rl.structure_parsers import DropKind, StructureRow
 from materium_rl.structures import structures_match, to_primitive_niggli
+from materium_rl.tokenizer import CrystalCodec
 
 SHARED_ELEMENTS = [("Na", "Cl"), ("K", "Cl"), ("Na", "Br"), ("K", "Br"), ("Li", "F")]
 
@@ -86,6 +87,7 @@ def test_a_cell_that_cannot_be_reduced_is_dropped(tmp_path: Path, monkeypatch: p
 
 def test_equivalent_is_the_same_crystal_in_the_order_of_the_codec() -> None:
     codec = tiny_codec()
+    as_given = CrystalCodec(codec.settings.model_copy(update={"canonical": False}))
     rng = np.random.default_rng(0)
     different = 0
     for structure in small_structures()[:15]:
@@ -94,7 +96,7 @@ def test_equivalent_is_the_same_crystal_in_the_order_of_the_codec() -> None:
         different += not np.array_equal(ids, other)
         decoded = codec.decode(other)
         assert structures_match(codec.decode(ids), decoded)
-        assert codec.encode(decoded, reduce=False) == other.tolist()
+        assert as_given.encode(decoded, reduce=False) == other.tolist()
     assert different >= 10
 
 

@@ -16,6 +16,7 @@ from real_structures import aflow_structures
 from materium_rl.config import ModelConfig
 from materium_rl.policies.loading import build_model, save_policy
 from materium_rl.structure_files import write_structures
+from materium_rl.structures import minimum_distance_ratio
 from materium_rl.tokenizer import CrystalCodec, TokenizerSettings, species_of
 
 MAX_SITES = 4
@@ -31,8 +32,9 @@ OPTIONS = (
 
 @cache
 def small_structures() -> tuple[Structure, ...]:
-    """Real crystals of at most ``MAX_SITES`` sites."""
-    return aflow_structures(MAX_SITES)[:40]
+    """Real crystals of at most ``MAX_SITES`` sites, none of them compressed."""
+    chosen = [s for s in aflow_structures(MAX_SITES) if minimum_distance_ratio(s) > 0.66]
+    return tuple(chosen[:40])
 
 
 def write_data(path: Path, n: int = 40) -> Path:

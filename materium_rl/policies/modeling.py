@@ -124,8 +124,9 @@ class CrystalForCausalLM(LlamaPreTrainedModel, GenerationMixin):
 
     A token's embedding is a free vector plus a linear map of the Fourier features of its number; the
     output layer uses the same vectors. To each input are added an embedding of the next slot (species, a,
-    ..., x, y, z) and, where that is a coordinate, one of the species whose coordinate it is. Forward masks every token that the grammar forbids, so log-probabilities are
-    those of the constrained policy on every path: teacher-forced, cached, sampled.
+    ..., x, y, z) and, where that is a coordinate, one of the species whose coordinate it is. Forward masks
+    every token that the grammar forbids, so log-probabilities are those of the constrained policy on every
+    path: teacher-forced, cached, sampled.
     """
 
     config_class = CrystalConfig

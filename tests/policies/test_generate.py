@@ -142,7 +142,7 @@ DAMAGE = {
     torn_tokenizer: "cannot load the policy",
     foreign_tokenizer: "no crystal tokenizer",
     tokenizer_is_a_list: "cannot load the policy",
-    another_version: "tokenizer version 99, this program reads version 1",
+    another_version: "tokenizer version 99, this program reads version 2",
     wrong_setting: "grid",
     another_tokenizer: "different token settings",
     truncated_weights: "cannot load the policy",
