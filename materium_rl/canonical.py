@@ -12,8 +12,6 @@ from itertools import product
 import numpy as np
 from pymatgen.core import Lattice, Structure
 
-GRID = 960
-"""Points per axis on which settings are compared."""
 LENGTH_TOLERANCE = 0.005
 """Å; cells whose edges differ by less count as equal."""
 ANGLE_TOLERANCE = 0.05
@@ -23,25 +21,30 @@ SITE_TOLERANCE = 0.02
 _HALF_POINTS = np.array(list(product((0.0, 0.5), repeat=3)))
 
 
-def canonical_setting(structure: Structure, rank: np.ndarray) -> Structure:
+def canonical_setting(structure: Structure, rank: np.ndarray, grid: int) -> Structure:
     """The same crystal with the axes and the origin that give the smallest sorted coordinates.
 
     Axes: every proper rotation of the cell onto itself; a chiral crystal keeps its hand. Origins: the
-    eight inversion centres where there are any, else the sites of the lowest rank.
+    eight inversion centres where there are any, else the sites of the lowest rank. The latter move the
+    crystal by whole grid points, so that coordinates that mirror each other round alike before and after.
 
     Args:
         structure: Ordered structure of N sites in a primitive, reduced cell.
         rank: Place of each site's species in the site order, (N,).
+        grid: Points per axis that coordinates are rounded to.
     """
     frac_coords = structure.frac_coords
     rotations = _rotations(structure.lattice)
     centre = _inversion_centre(frac_coords, np.asarray(rank), structure.lattice.matrix)
-    origins = frac_coords[rank == np.min(rank)] if centre is None else centre + _HALF_POINTS
+    if centre is None:
+        origins = np.rint(frac_coords[rank == np.min(rank)] * grid) / grid
+    else:
+        origins = centre + _HALF_POINTS
     moved = frac_coords[None] - origins[:, None]
     settings = np.einsum("oni,kij->konj", moved, np.linalg.inv(rotations)).reshape(-1, len(rank), 3)
     settings %= 1.0
-    points = np.rint(settings * GRID).astype(np.int64) % GRID
-    keys = ((np.asarray(rank, dtype=np.int64) * GRID + points[..., 0]) * GRID + points[..., 1]) * GRID
+    points = np.rint(settings * grid).astype(np.int64) % grid
+    keys = ((np.asarray(rank, dtype=np.int64) * grid + points[..., 0]) * grid + points[..., 1]) * grid
     keys = np.sort(keys + points[..., 2], axis=1)
     best = int(np.lexsort(keys.T[::-1])[0])
     matrix = rotations[best // len(origins)] @ structure.lattice.matrix

@@ -136,6 +136,9 @@ class RLConfig(Section):
     batch_size: int = Field(128, ge=2, description="completions per step")
     group_size: int = Field(128, ge=2, description="completions that share one baseline")
     learning_rate: float = Field(3e-4, gt=0)
+    schedule: Literal["constant_with_warmup", "linear", "cosine"] = Field(
+        "constant_with_warmup", description="how the learning rate goes on after five steps of warm-up"
+    )
     kl_coef: float = Field(0.08, ge=0, description="weight of the KL divergence from the reference policy")
     clip_range: float = Field(0.2, gt=0)
     num_iterations: int = Field(1, ge=1, description="updates per batch of completions")
@@ -172,6 +175,15 @@ class GuardsConfig(Section):
     strength: float = Field(3.0, ge=0, description="weight of the restoring term")
 
 
+class ReplayConfig(Section):
+    """Crystals of earlier steps that each update imitates; see ``rl.replay``."""
+
+    coef: float = Field(0.1, ge=0, description="weight of their negative log-likelihood per token")
+    batch_size: int = Field(32, ge=0, description="crystals per update; 0 switches replay off")
+    capacity: int = Field(512, ge=1, description="crystals that are held")
+    per_framework: int = Field(4, ge=1, description="crystals of one framework that are held")
+
+
 class FinetuneConfig(Section):
     """Everything that ``materium-rl finetune`` needs."""
 
@@ -182,6 +194,7 @@ class FinetuneConfig(Section):
     reward: RewardConfig = RewardConfig()
     rl: RLConfig = RLConfig()
     guards: GuardsConfig = GuardsConfig()
+    replay: ReplayConfig = ReplayConfig()
 
 
 class GenerateConfig(Section):

@@ -20,14 +20,17 @@ from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from materium_rl.config import FinetuneConfig
+from materium_rl.datasets import pad
 from materium_rl.grammar import TokenClass
 from materium_rl.memory import release_memory
 from materium_rl.policies.loading import Policy, load_policy, save_policy
 from materium_rl.policies.modeling import CrystalForCausalLM
+from materium_rl.rewards.base import Outcome
 from materium_rl.rewards.scoring import Scorer
 from materium_rl.rl.advantages import group_advantages, zero_spread_fraction
 from materium_rl.rl.guards import Guards
 from materium_rl.rl.progress import Progress
+from materium_rl.rl.replay import Memory, ReplayBuffer
 from materium_rl.rl.rollout import Rollout, collect
 from materium_rl.runs import RunFolder
 from materium_rl.tokenizer import CrystalTokenizer
@@ -68,6 +71,8 @@ class CrystalGRPOTrainer(GRPOTrainer):
             processing_class=CrystalTokenizer(policy.codec.settings),
         )
         self.remove_callback(PrinterCallback)
+        self.replay = ReplayBuffer(config.replay.capacity, config.replay.per_framework)
+        self._replayed: list[np.ndarray] = []
         self.average = AveragedModel(policy.model, multi_avg_fn=get_ema_multi_avg_fn(config.rl.average_decay))
 
     def _generate_and_score_completions(self, _inputs: Any) -> dict[str, Tensor]:
@@ -90,11 +95,42 @@ class CrystalGRPOTrainer(GRPOTrainer):
         )
         advantages += np.where(np.isnan(rewards), 0.0, self.guards.restoring(standard, valid))
         self._record(step, rollout, advantages)
+        self._remember(step, rollout)
         release_memory()
         torch.manual_seed(
             self.config.seed * 1_000_003 + step
         )  # TRL shuffles the batch: the same after a resume
         return self._loss_inputs(rollout, advantages)
+
+    def _remember(self, step: int, rollout: Rollout) -> None:
+        """Take the batch into the replay buffer, and draw what this update imitates."""
+        prompt = self.codec.prompt
+        self.replay.add(
+            [
+                Memory(
+                    structure=f"{row.labels['formula']} {row.labels['prototype']}",
+                    framework=row.labels["framework"],
+                    reward=row.reward,
+                    tokens=[*prompt, *ids[ids != TokenClass.PAD].tolist()],
+                )
+                for row, ids in zip(rollout.table, rollout.completion_ids, strict=True)
+                if row.outcome == Outcome.OK
+            ]
+        )
+        rng = np.random.default_rng((self.config.seed, 3, step))
+        self._replayed = [np.array(t) for t in self.replay.draw(self.config.replay.batch_size, rng)]
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
+        """TRL's loss, and the negative log-likelihood per token of the replayed crystals."""
+        loss: Tensor = super()._compute_loss(model, inputs)
+        if self._replayed:
+            policy: CrystalForCausalLM = self.accelerator.unwrap_model(model)
+            ids, first = pad(self._replayed).to(loss.device), len(self.codec.prompt)
+            log_probs, _ = log_probs_by_length(policy, ids, self.config.rl.temperature, first)
+            imitation = -log_probs.sum() / (ids[:, first:] != TokenClass.PAD).sum()
+            self._metrics["train"]["replay/nll"].append(float(imitation.detach()))
+            loss = loss + self.config.replay.coef * imitation
+        return loss
 
     def _loss_inputs(self, rollout: Rollout, advantages: np.ndarray) -> dict[str, Tensor]:
         mask = rollout.completion_mask
@@ -153,16 +189,19 @@ class CrystalGRPOTrainer(GRPOTrainer):
             self._save_rng_state(str(folder))
             self.state.save_to_json(str(folder / "trainer_state.json"))
             (folder / "archives.json").write_text(json.dumps(self.scorer.state_dict()), encoding="utf-8")
-            torch.save(self.guards.state_dict(), folder / ROLLOUT_STATE)
+            state = {"guards": self.guards.state_dict(), "replay": self.replay.state_dict()}
+            torch.save(state, folder / ROLLOUT_STATE)
             averaged = cast("CrystalForCausalLM", self.average.module)
             save_policy(averaged, self.codec.settings, folder / "policy")
 
     def restore_rollout_state(self, checkpoint: Path) -> None:
-        """Load archives, guards and averaged weights; ``train`` loads weights and optimizer."""
+        """Load archives, guards, replay and averaged weights; ``train`` loads weights and optimizer."""
         self.average.module.load_state_dict(load_policy(checkpoint / "policy").model.state_dict())
         self.average.n_averaged.fill_(1)
         self.scorer.load_state_dict(json.loads((checkpoint / "archives.json").read_text(encoding="utf-8")))
-        self.guards.load_state_dict(torch.load(checkpoint / ROLLOUT_STATE, weights_only=False))
+        state = torch.load(checkpoint / ROLLOUT_STATE, weights_only=False)
+        self.guards.load_state_dict(state["guards"])
+        self.replay.load_state_dict(state["replay"])
 
 
 def log_probs_by_length(
@@ -202,7 +241,7 @@ def trainer_arguments(config: FinetuneConfig, folder: Path) -> GRPOConfig:
         num_generations=rl.group_size,
         num_iterations=rl.num_iterations,
         learning_rate=rl.learning_rate,
-        lr_scheduler_type="constant_with_warmup",
+        lr_scheduler_type=rl.schedule,
         warmup_steps=5,
         weight_decay=0.0,
         max_grad_norm=rl.max_grad_norm,
