@@ -20,6 +20,7 @@ from math import gcd
 from typing import TYPE_CHECKING
 
 import numpy as np
+from moyopy import minkowski_reduce
 
 from materium_rl.rewards.base import Invalid
 from materium_rl.rewards.elements import RARE_EARTHS
@@ -46,6 +47,10 @@ SMALLEST_VOLUME = 1e-3
 SMALLEST_DISTANCE_RATIO = 0.25
 """Nearest distance over the sum of covalent radii; below it the tolerance of the symmetry search joins
 atoms, and the search may take hours."""
+
+SMALLEST_TRANSLATION = 1.5
+"""Å. The symmetry search did not come back from a cell with a translation of 0.61 Å, six times its tolerance;
+no crystal at ordinary pressure has one below 2 Å."""
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -171,6 +176,9 @@ def unreadable(structure: Structure) -> str | None:
         return f"{', '.join(sorted(unknown))}: not an element"
     if minimum_distance_ratio(structure) < SMALLEST_DISTANCE_RATIO:
         return f"atoms overlap: nearer than {SMALLEST_DISTANCE_RATIO} of the sum of their covalent radii"
+    shortest = float(np.linalg.norm(np.array(minkowski_reduce(basis.tolist())[0]), axis=1).min())
+    if shortest < SMALLEST_TRANSLATION:
+        return f"a lattice translation of {shortest:.2f} Å; limit {SMALLEST_TRANSLATION:g} Å"
     return None
 
 

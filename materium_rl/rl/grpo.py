@@ -109,7 +109,7 @@ class CrystalGRPOTrainer(GRPOTrainer):
             [
                 Memory(
                     structure=f"{row.labels['formula']} {row.labels['prototype']}",
-                    framework=row.labels["framework"],
+                    framework=row.labels["framework"] or row.labels["formula"],
                     reward=row.reward,
                     tokens=[*prompt, *ids[ids != TokenClass.PAD].tolist()],
                 )

@@ -59,8 +59,7 @@ class ReplayBuffer:
     def draw(self, n: int, rng: np.random.Generator) -> list[list[int]]:
         """Tokens of n different crystals (of all, if there are fewer), drawn evenly."""
         memories = list(self._held.values())
-        chosen = rng.choice(len(memories), size=min(n, len(memories)), replace=False)
-        return [memories[i].tokens for i in chosen]
+        return [memories[i].tokens for i in rng.permutation(len(memories))[:n]]
 
     def state_dict(self) -> dict[str, Any]:
         """What is held."""

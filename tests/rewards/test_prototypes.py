@@ -20,6 +20,9 @@ from materium_rl.rewards.prototypes import (
     prototypes,
 )
 
+HANGING = [[2.269175, 0.0, -1.206542], [-2.043681, 0.568208, -1.185499], [0.0, 0.0, 2.43]]
+"""A cell whose symmetry search did not end within half an hour: its vectors add up to 0.61 Å."""
+
 
 def label_of(structure: Structure) -> Prototype:
     (prototype,) = prototypes([structure])
@@ -221,6 +224,7 @@ def _symmetry_search_fails(structure, symprec):
         (Structure(Lattice.cubic(1e-3), ["Na"], [[0, 0, 0]]), "Å³"),
         (Structure(Lattice.cubic(4), [{"Na": 0.5, "K": 0.5}], [[0, 0, 0]]), "several"),
         (Structure(Lattice.cubic(4), ["Na", "Na"], [[0, 0, 0], [0.1, 0, 0]]), "overlap"),
+        (Structure(Lattice(HANGING), ["H"], [[0, 0, 0]]), "a lattice translation of 0.61 Å; limit 1.5 Å"),
     ],
 )
 def test_unreadable_structures_are_invalid(structure, reason):

@@ -97,3 +97,16 @@ def test_resume_is_exact(config: FinetuneConfig, tmp_path: Path) -> None:
         pd.testing.assert_frame_equal(*tables)
     metrics = [[row["reward"] for row in RunFolder(r).read_metrics()] for r in (whole, parts)]
     assert metrics[0] == metrics[1]
+
+
+def test_replay_raises_the_likelihood_of_what_was_good(config: FinetuneConfig, tmp_path: Path) -> None:
+    quiet = load_config(
+        FinetuneConfig,
+        [],
+        config.model_dump(),
+        ["rl.steps=20", "rl.kl_coef=0.0", "replay.coef=1.0", "replay.capacity=8"],
+    )
+    rows = RunFolder(finetune(quiet, tmp_path / "run")).read_metrics()
+    assert rows[-1]["replay/nll"] < 0.8 * rows[0]["replay/nll"]
+    off = load_config(FinetuneConfig, [], config.model_dump(), ["rl.steps=1", "replay.batch_size=0"])
+    assert "replay/nll" not in RunFolder(finetune(off, tmp_path / "off")).read_metrics()[0]
