@@ -48,7 +48,7 @@ SMALLEST_DISTANCE_RATIO = 0.25
 """Nearest distance over the sum of covalent radii; below it the tolerance of the symmetry search joins
 atoms, and the search may take hours."""
 
-SMALLEST_TRANSLATION = 1.5
+SMALLEST_TRANSLATION = 1.0
 """Å. The symmetry search did not come back from a cell with a translation of 0.61 Å, six times its tolerance;
 no crystal at ordinary pressure has one below 2 Å."""
 

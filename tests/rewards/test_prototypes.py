@@ -224,7 +224,7 @@ def _symmetry_search_fails(structure, symprec):
         (Structure(Lattice.cubic(1e-3), ["Na"], [[0, 0, 0]]), "Å³"),
         (Structure(Lattice.cubic(4), [{"Na": 0.5, "K": 0.5}], [[0, 0, 0]]), "several"),
         (Structure(Lattice.cubic(4), ["Na", "Na"], [[0, 0, 0], [0.1, 0, 0]]), "overlap"),
-        (Structure(Lattice(HANGING), ["H"], [[0, 0, 0]]), "a lattice translation of 0.61 Å; limit 1.5 Å"),
+        (Structure(Lattice(HANGING), ["H"], [[0, 0, 0]]), "a lattice translation of 0.61 Å; limit 1 Å"),
     ],
 )
 def test_unreadable_structures_are_invalid(structure, reason):
