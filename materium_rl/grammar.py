@@ -7,7 +7,8 @@ stands before a token decides which may be written next, so that every completio
 - species follow in the order of the sites, ``max_sites`` at most;
 - lengths keep an atom and its own image apart; the last angle closes a cell of positive volume;
 - z keeps the site apart from every site before it: at least ``min_distance`` times the sum of the two
-  covalent radii, over all periodic images. Should x and y leave no such z, every z is allowed.
+  covalent radii, over all periodic images. Should x and y leave no such z, every z is allowed;
+- y leaves such a z, as far as a look at ``Y_LINES`` lines can tell.
 """
 
 from __future__ import annotations
@@ -25,6 +26,12 @@ MIN_VOLUME_FACTOR = 0.05
 PROMPT_LENGTH = 2
 """``[SOS] [ATOMS]``."""
 CELL_NUMBERS = 6
+Y_LINES = 48
+"""Values of y at which free places are looked for; divides a grid that is a multiple of 48."""
+Z_BIN = 8
+"""Grid points of z that are looked at together then."""
+ROWS_AT_ONCE = 64
+"""Sequences whose lines are looked at together: about 100 MB."""
 # Cell translations within the a-b plane; the images along c are on the circle of z.
 _PLANE_SHIFTS = tuple(product((-1.0, 0.0, 1.0), repeat=2))
 
@@ -235,8 +242,11 @@ class Grammar:
             before = ids[last].gather(1, positions[last, None] - torch.tensor([[1, 0]], device=ids.device))
             allowed[last] = self._closing_angles(before - self.layout.angle_start)
         else:
-            last = ((positions - lattice) % 3 == CELL_NUMBERS % 3 + 2).nonzero()[:, 0]
-            allowed[last] = self._free_z(ids[last], positions[last], lattice[last])
+            axis = (positions - lattice - CELL_NUMBERS) % 3
+            for follows, free in ((1, self._free_y), (2, self._free_z)):
+                rows = (axis == follows).nonzero()[:, 0]
+                if len(rows):
+                    allowed[rows] = free(ids[rows], positions[rows], lattice[rows])
         return allowed
 
     def mask(self, ids: Tensor, first: int = 0) -> Tensor:
@@ -286,49 +296,97 @@ class Grammar:
         return squared >= MIN_VOLUME_FACTOR**2
 
     def _free_z(self, ids: Tensor, positions: Tensor, lattice: Tensor) -> Tensor:
-        """Grid points of z at which a site keeps its distance from all before it: -> bool (R, grid).
+        """Grid points of z at which a site keeps its distance from all before it: -> bool (R, grid)."""
+        grid = self.layout.grid
+        xy = ids.gather(1, positions[:, None] - torch.tensor([[1, 0]], device=ids.device))
+        lines = (xy - self.layout.coordinate_start).double()[:, None] / grid
+        free = ~self._closed(ids, positions, lattice, lines, slack=None, bins=grid)[:, 0]
+        return free | ~free.any(dim=1, keepdim=True)
 
-        The closed-off points are those of an interval on the circle of z for each earlier site and each
-        translation in the a-b plane.
+    def _free_y(self, ids: Tensor, positions: Tensor, lattice: Tensor) -> Tensor:
+        """Grid points of y that leave the site a place on the line along z: -> bool (R, grid).
+
+        Looked at on ``Y_LINES`` lines, each for the points next to it: the distance that has to be kept
+        is shortened by how far those are, so that no y is closed off that has a free z.
         """
-        rows, grid = len(ids), self.layout.grid
+        grid, rows = self.layout.grid, len(ids)
+        x = (ids.gather(1, positions[:, None]) - self.layout.coordinate_start).double() / grid
+        y = torch.arange(Y_LINES, dtype=torch.float64, device=ids.device) / Y_LINES
+        lines = torch.stack([x.expand(rows, Y_LINES), y.expand(rows, Y_LINES)], dim=2)
+        b = self.lengths[ids.gather(1, lattice[:, None] + 2) - self.layout.length_start]
+        bins = grid // Z_BIN
+        free = torch.cat(
+            [
+                ~self._closed(*part, slack=part_b / (2 * Y_LINES), bins=bins).all(dim=2)
+                for *part, part_b in zip(
+                    *(value.split(ROWS_AT_ONCE) for value in (ids, positions, lattice, lines, b)), strict=True
+                )
+            ]
+        )
+        nearest = torch.round(torch.arange(grid, device=ids.device) * (Y_LINES / grid)).long() % Y_LINES
+        free = free[:, nearest]
+        return free | ~free.any(dim=1, keepdim=True)
+
+    def _closed(
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        lattice: Tensor,
+        lines: Tensor,
+        *,
+        slack: Tensor | None,
+        bins: int,
+    ) -> Tensor:
+        """Parts of lines along z that are too near to an earlier site.
+
+        For each earlier site and each translation in the a-b plane that is an interval on the circle of z.
+
+        Args:
+            ids: Sequences (R, T).
+            positions: Index of the last token before x's successor or y's, (R,).
+            lattice: Index of ``[LATTICE]``, (R,).
+            lines: x and y of K lines, (R, K, 2).
+            slack: Å that the least distance is shortened by, (R, 1).
+            bins: Parts of a line, dividing the grid.
+
+        Returns:
+            Whether the whole of each part is closed, bool (R, K, bins).
+        """
+        rows, k, grid = len(ids), lines.shape[1], self.layout.grid
         site = (positions - lattice - CELL_NUMBERS) // 3
-        most = int(site.max()) if rows else 0
-        free = torch.ones((rows, grid), dtype=torch.bool, device=ids.device)
-        if most == 0:
-            return free
-        begin = (lattice + CELL_NUMBERS + 1)[:, None]
-        columns = begin + torch.arange(3 * most, device=ids.device)[None]
+        most = max(int(site.max()), 1) if rows else 1
+        columns = (lattice + CELL_NUMBERS + 1)[:, None] + torch.arange(3 * most, device=ids.device)[None]
         earlier = torch.arange(most, device=ids.device)[None] < site[:, None]
         others = ids.gather(1, columns.clamp(max=ids.shape[1] - 1)).view(rows, most, 3)
         others = (others - self.layout.coordinate_start).double() / grid
-        species = ids[:, PROMPT_LENGTH : PROMPT_LENGTH + most]
         own = self.radius[ids.gather(1, PROMPT_LENGTH + site[:, None])]
+        species = ids[:, PROMPT_LENGTH : PROMPT_LENGTH + most]
         apart = self.layout.min_distance * (self.radius[species] + own)
-        xy = ids.gather(1, positions[:, None] - torch.tensor([[1, 0]], device=ids.device))
-        offset = (xy - self.layout.coordinate_start).double()[:, None] / grid - others[..., :2]
-        offset = offset - offset.round()
+        if slack is not None:
+            apart = (apart - slack).clamp(min=0)
         cell = ids.gather(1, lattice[:, None] + torch.arange(1, 1 + CELL_NUMBERS, device=ids.device))
-        a, b, c = (self.lengths[cell[:, k] - self.layout.length_start] for k in range(3))
-        alpha, beta, gamma = (self.cosines[cell[:, k] - self.layout.angle_start] for k in range(3, 6))
-        u = offset[:, :, None] + self.plane_shifts  # (R, J, 9, 2), in units of a and b
-        ua, ub = u[..., 0] * a[:, None, None], u[..., 1] * b[:, None, None]
-        along = ua * beta[:, None, None] + ub * alpha[:, None, None]  # component along c, Å
-        squared = ua**2 + ub**2 + 2 * ua * ub * gamma[:, None, None]
-        half = apart[..., None] ** 2 - squared + along**2
-        reach = half.clamp(min=0).sqrt() / c[:, None, None]
-        centre = others[..., 2:] - along / c[:, None, None]
-        closed = (half > 0) & earlier[..., None]
-        row, *index = closed.nonzero(as_tuple=True)
-        low = torch.floor((centre[row, *index] - reach[row, *index]) * grid).long() + 1
-        high = torch.ceil((centre[row, *index] + reach[row, *index]) * grid).long()
-        width = (high - low).clamp(min=0, max=grid)
-        low = low % grid
-        high = low + width
-        steps = torch.zeros((rows, 2 * grid + 1), dtype=torch.int32, device=ids.device)
+        a, b, c = (self.lengths[cell[:, i] - self.layout.length_start][:, None, None, None] for i in range(3))
+        alpha, beta, gamma = (
+            self.cosines[cell[:, i] - self.layout.angle_start][:, None, None, None] for i in range(3, 6)
+        )
+        offset = lines[:, :, None] - others[:, None, :, :2]
+        u = (offset - offset.round())[:, :, :, None] + self.plane_shifts  # (R, K, J, 9, 2), parts of a and b
+        ua, ub = u[..., 0] * a, u[..., 1] * b
+        along = ua * beta + ub * alpha  # component along c, Å
+        half = apart[:, None, :, None] ** 2 - (ua**2 + ub**2 + 2 * ua * ub * gamma) + along**2
+        row, line, other, shift = ((half > 0) & earlier[:, None, :, None]).nonzero(as_tuple=True)
+        length = c[row, 0, 0, 0]
+        reach = half[row, line, other, shift].sqrt() / length
+        centre = others[row, other, 2] - along[row, line, other, shift] / length
+        low = torch.floor((centre - reach) * grid).long() + 1  # grid points within the interval: low..high-1
+        high = torch.ceil((centre + reach) * grid).long()
+        size = grid // bins
+        low, high = -(-low // size), high // size
+        width = (high - low).clamp(min=0, max=bins)
+        low = low % bins
+        steps = torch.zeros((rows * k, 2 * bins + 1), dtype=torch.int32, device=ids.device)
         one = torch.ones_like(row, dtype=torch.int32)
-        steps.index_put_((row, low), one, accumulate=True)
-        steps.index_put_((row, high), -one, accumulate=True)
-        covered = steps.cumsum(dim=1)[:, : 2 * grid] > 0
-        free = ~(covered[:, :grid] | covered[:, grid:])
-        return free | ~free.any(dim=1, keepdim=True)
+        steps.index_put_((row * k + line, low), one, accumulate=True)
+        steps.index_put_((row * k + line, low + width), -one, accumulate=True)
+        covered = steps.cumsum(dim=1)[:, : 2 * bins] > 0
+        return (covered[:, :bins] | covered[:, bins:]).view(rows, k, bins)

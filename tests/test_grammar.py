@@ -138,3 +138,30 @@ def test_lengths_keep_an_atom_and_its_image_apart(grammar: Grammar) -> None:
 
 def test_the_limit_is_that_of_validity() -> None:
     assert Validity().min_distance == LIMIT
+
+
+def test_no_y_is_closed_that_has_a_free_z(grammar: Grammar) -> None:
+    """And most of those are closed that have none: the last site of real crystals, x drawn at random."""
+    rng = np.random.default_rng(1)
+    start = grammar.layout.coordinate_start
+    hopeless = closed = 0
+    for ids in written()[::2]:
+        n = len(ids)
+        if n < 10 + 4 * 3:
+            continue
+        moved = ids.clone()
+        moved[-4] = start + int(rng.integers(960))
+        allowed = grammar.group_mask(moved[None], torch.tensor([n - 4]), Group.COORDINATE)[0]
+        chosen = torch.tensor(rng.integers(0, 960, 24))
+        rows = moved.repeat(24, 1)
+        rows[:, -3] = start + chosen
+        lattice = (rows == TokenClass.LATTICE).long().argmax(dim=1)
+        lines = (rows[:, -4:-2] - start).double()[:, None] / 960
+        free = ~grammar._closed(rows, torch.full((24,), n - 3), lattice, lines, slack=None, bins=960)[:, 0]
+        has_free = free.any(dim=1)
+        if not allowed.all():
+            assert bool(allowed[chosen][has_free].all()), n
+            hopeless += int((~has_free).sum())
+            closed += int((~allowed[chosen] & ~has_free).sum())
+    assert hopeless > 50
+    assert closed > 0.5 * hopeless
