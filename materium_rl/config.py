@@ -57,7 +57,7 @@ class ModelConfig(Section):
     layers: int = Field(6, ge=1)
     heads: int = Field(8, ge=1)
     intermediate_size: int = Field(688, ge=8, description="width of the gated feed-forward layer")
-    dropout: float = Field(0.1, ge=0, lt=1)
+    dropout: float = Field(0.15, ge=0, lt=1)
     attention: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
 
     @model_validator(mode="after")
@@ -74,7 +74,7 @@ class TrainingConfig(Section):
     """Next-token training."""
 
     batch_size: int = Field(64, ge=1, description="structures per optimizer step")
-    epochs: int = Field(14, ge=1)
+    epochs: int = Field(18, ge=1)
     learning_rate: float = Field(1.5e-3, gt=0, description="peak, after warm-up; falls as a cosine")
     warmup_steps: int = Field(200, ge=0)
     weight_decay: float = Field(0.1, ge=0)

@@ -183,7 +183,9 @@ class CrystalCodec:
         if not self.settings.canonical:
             return structure
         species = np.array([self._species_ids(specie) for specie in structure.species])
-        return canonical_setting(structure, self._rank[species - self.layout.species_start], self.settings.grid)
+        return canonical_setting(
+            structure, self._rank[species - self.layout.species_start], self.settings.grid
+        )
 
     def _species_ids(self, specie: Species | Element) -> int:
         token = species_token(specie) if self._oxidation else str(specie.symbol)
