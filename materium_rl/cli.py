@@ -14,6 +14,7 @@ import typer
 
 from materium_rl import __version__
 from materium_rl.errors import ConfigError, MateriumError, PolicyError, RewardError, StructureFileError
+from materium_rl.policy_commands import app as policies_app
 
 if TYPE_CHECKING:
     from materium_rl.config import RewardConfig, Section
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 rewards_app = typer.Typer(help="The catalogue of rewards.", no_args_is_help=True)
 app.add_typer(rewards_app, name="rewards")
+app.add_typer(policies_app, name="policies")
 
 Configs = Annotated[
     list[str] | None,
@@ -50,7 +52,9 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what the f
 Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed of everything random.")]
 Policy = Annotated[
     str | None,
-    typer.Option("--policy", metavar="POLICY", help="Bundled name (nano), policy folder or run folder."),
+    typer.Option(
+        "--policy", metavar="POLICY", help="Bundled name (nano), policy folder, run folder or hub id."
+    ),
 ]
 Out = Annotated[Path | None, typer.Option("--out", metavar="FOLDER", help="Folder for the results.")]
 Plugins = Annotated[

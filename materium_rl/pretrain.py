@@ -37,14 +37,17 @@ from materium_rl.errors import ConfigError, MateriumError
 from materium_rl.files import atomic_path
 from materium_rl.interrupts import GracefulInterrupt
 from materium_rl.memory import release_memory
+from materium_rl.policies.card import LOSS
 from materium_rl.policies.loading import build_model, load_policy, save_policy
 from materium_rl.policies.modeling import CrystalForCausalLM
 from materium_rl.policies.sampling import sample_many
+from materium_rl.resources import TRAINING_INDEX
 from materium_rl.rewards.base import Invalid
 from materium_rl.rewards.validity import Validity
 from materium_rl.runs import RunFolder, check_run_folder
 from materium_rl.structure_files import ReadResult
 from materium_rl.tokenizer import CrystalCodec, TokenizerSettings, species_of
+from materium_rl.training_index import kept_rows, write_training_index
 
 EVALUATION_BATCH = 128
 EVALUATION_SAMPLES = 32
@@ -229,10 +232,19 @@ class Trainer:
         if better:
             progress.best, progress.best_step = loss, progress.step
             with atomic_path(self.run.path / "policy") as folder:
-                save_policy(self._policy, self.codec.settings, folder)
+                save_policy(self._policy, self.codec.settings, folder, facts=self._facts(loss))
         self.run.write_samples(progress.step, samples)
         self._record(loss, float(samples["valid"].mean()), better)
         progress.loss_sum, progress.loss_count = 0.0, 0
+
+    def _facts(self, validation_loss: float) -> dict[str, str]:
+        """Rows of the model card."""
+        return {
+            "data": f"{len(self.training):,} training and {len(self.validation):,} validation structures",
+            "training": f"{self.progress.step:,} steps of {self.settings.batch_size} structures, "
+            f"seed {self.config.seed}",
+            LOSS: f"{validation_loss:.2f}",
+        }
 
     def _record(self, validation_loss: float, valid: float, better: bool) -> None:
         progress = self.progress
@@ -334,6 +346,8 @@ def pretrain(config: PretrainConfig, run: Path, *, resume: bool = False, overwri
     if interrupt.requested:
         print(f"saved at step {progress.step}; go on with: materium-rl pretrain --run {run} --resume")
         raise KeyboardInterrupt
+    if not (run / "policy" / TRAINING_INDEX).is_file():
+        print(write_training_index(kept_rows(training, train_set), run / "policy"), flush=True)
     best = f"best validation {progress.best:.2f} nats/structure at step {progress.best_step}"
     print(f"{best}: {run / 'policy'}")
     return run

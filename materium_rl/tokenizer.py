@@ -12,7 +12,7 @@ import json
 import math
 import random
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -26,9 +26,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from materium_rl.canonical import canonical_setting
 from materium_rl.errors import PolicyError, TokenizationError
 from materium_rl.grammar import CELL_NUMBERS, TokenClass, TokenLayout
+from materium_rl.resources import TOKENIZER_VERSION, pretrained_folder
 from materium_rl.structures import covalent_radii, minimum_distance_ratio, to_primitive_niggli
 
-TOKENIZER_VERSION = 2
 SPECIAL_TOKENS = ("[PAD]", "[SOS]", "[ATOMS]", "[LATTICE]", "[EOS]")
 SiteOrder = Literal["electronegativity", "heavy_first", "light_first", "xyz", "random"]
 
@@ -93,6 +93,21 @@ class TokenizerSettings(BaseModel):
             max_sites=self.max_sites,
             min_distance=self.min_distance,
         )
+
+
+def read_settings(saved: Mapping[str, Any]) -> TokenizerSettings:
+    """Token settings as they are saved with a policy.
+
+    Raises:
+        PolicyError: They are of another version.
+    """
+    version = saved.get("version")
+    if version != TOKENIZER_VERSION:
+        raise PolicyError(
+            f"this policy was written with tokenizer version {version}, this program reads version "
+            f"{TOKENIZER_VERSION}: install the matching materium-rl release or retrain the policy"
+        )
+    return TokenizerSettings.model_validate(saved)
 
 
 def species_token(specie: Species | Element) -> str:
@@ -311,13 +326,7 @@ class CrystalTokenizer(PreTrainedTokenizerFast):
         if settings is None:
             raise PolicyError("no crystal tokenizer in this folder: tokenizer_config.json lacks 'settings'")
         if isinstance(settings, dict):
-            version = settings.get("version")
-            if version != TOKENIZER_VERSION:
-                raise PolicyError(
-                    f"this policy was written with tokenizer version {version}, this program reads version "
-                    f"{TOKENIZER_VERSION}: install the matching materium-rl release or retrain the policy"
-                )
-            settings = TokenizerSettings.model_validate(settings)
+            settings = read_settings(settings)
         self.codec = CrystalCodec(settings)
         vocab = {name: i for i, name in enumerate(self.codec.token_names())}
         backend = Tokenizer(models.WordLevel(vocab, unk_token=SPECIAL_TOKENS[0]))
@@ -327,6 +336,20 @@ class CrystalTokenizer(PreTrainedTokenizerFast):
         kwargs.update(pad_token="[PAD]", bos_token="[SOS]", eos_token="[EOS]")
         super().__init__(tokenizer_object=backend, **kwargs)
         self.init_kwargs["settings"] = settings.model_dump(mode="json")
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path, *inputs: Any, **kwargs: Any
+    ) -> CrystalTokenizer:
+        """Load the tokenizer of a policy: a bundled name, a folder, a run folder or a hub id.
+
+        Raises:
+            PolicyError: It is of another version, or cannot be had from the hub.
+            ConfigError: Nothing of that name.
+        """
+        folder = pretrained_folder(pretrained_model_name_or_path, "tokenizer_config.json", kwargs)
+        tokenizer: CrystalTokenizer = super().from_pretrained(folder, *inputs, **kwargs)
+        return tokenizer
 
     @property
     def token_settings(self) -> TokenizerSettings:

@@ -28,7 +28,7 @@ from materium_rl.files import atomic_path
 from materium_rl.policies.loading import Policy, load_policy
 from materium_rl.pretrain import nats_per_structure, pretrain
 from materium_rl.runs import RunFolder
-from materium_rl.structure_files import read_structures
+from materium_rl.training_index import kept_rows, write_training_index
 
 NAME = "nano"
 PRESET = "pretrain_nano"
@@ -138,13 +138,16 @@ def pack(run: Path, train: Path, validation: Path, extra: dict[str, float]) -> P
             f"{run / 'metrics.jsonl'}: give the files that the run was trained with"
         )
     target = ASSETS / "policies" / NAME
-    counts = len(read_structures(train).rows), len(sequences)
+    structures = read_reduced(train)
+    learned = kept_rows(structures, tokenize(structures, policy.codec))
+    counts = len(learned), len(sequences)
     tokens = float(np.mean([len(ids) for ids in sequences]))
     card = model_card(policy, rows[-1], best, counts=counts, tokens=tokens, extra=extra)
     with atomic_path(target) as folder:
         folder.mkdir()
         for file in sorted(source.iterdir()):
             shutil.copyfile(file, folder / file.name)
+        print(write_training_index(learned, folder))
         (folder / "README.md").write_text(card + f"\nRebuild: `{rebuild_command(run)}`\n", encoding="utf-8")
     return target
 

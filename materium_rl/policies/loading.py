@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +13,9 @@ from transformers.utils import logging as transformers_logging
 
 from materium_rl.config import ModelConfig
 from materium_rl.errors import ConfigError, PolicyError
+from materium_rl.policies.card import CARD, model_card
 from materium_rl.policies.modeling import CrystalConfig, CrystalForCausalLM, crystal_config
-from materium_rl.resources import policy_path
+from materium_rl.resources import TRAINING_INDEX, policy_path
 from materium_rl.tokenizer import CrystalCodec, CrystalTokenizer, TokenizerSettings, load_tokenizer
 
 
@@ -50,19 +53,41 @@ def build_model(settings: TokenizerSettings, shape: ModelConfig) -> CrystalForCa
         ) from error
 
 
-def save_policy(model: CrystalForCausalLM, settings: TokenizerSettings, folder: Path) -> None:
-    """Write a complete policy folder (config, safetensors, tokenizer)."""
+def save_policy(
+    model: CrystalForCausalLM,
+    settings: TokenizerSettings,
+    folder: Path,
+    *,
+    facts: Mapping[str, str] | None = None,
+) -> None:
+    """Write a policy folder: config, safetensors, tokenizer, model card.
+
+    A model that was loaded from a folder with an index of its training structures takes that along.
+
+    Args:
+        model: Policy.
+        settings: Its token settings.
+        folder: Where to.
+        facts: Further rows of the card: how the policy was made and what it reaches.
+    """
     transformers_logging.disable_progress_bar()
     model.save_pretrained(folder)
     CrystalTokenizer(settings).save_pretrained(folder)
+    parameters = sum(p.numel() for p in model.parameters())
+    card = model_card(model.config.to_dict(), parameters, facts or {})
+    (folder / CARD).write_text(card, encoding="utf-8")
+    source = model.config.name_or_path
+    if source and (Path(source) / TRAINING_INDEX).is_file():
+        shutil.copyfile(Path(source) / TRAINING_INDEX, folder / TRAINING_INDEX)
 
 
 def load_policy(name_or_folder: str | Path, *, device: str | torch.device = "cpu") -> Policy:
-    """Load a policy by bundled name, policy folder or run folder, ready for inference (fp32, eval).
+    """Load a policy by bundled name, policy folder, run folder or hub id, for inference (fp32, eval).
 
     Raises:
         ConfigError: Nothing of that name.
-        PolicyError: The folder is incomplete, or its tokenizer does not fit the weights.
+        PolicyError: The folder is incomplete, its tokenizer does not fit the weights or is of another
+            version, or the hub does not give it.
     """
     folder = policy_path(name_or_folder)
     transformers_logging.disable_progress_bar()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
@@ -19,7 +20,8 @@ from transformers.models.llama.modeling_llama import (
 )
 
 from materium_rl.grammar import PROMPT_LENGTH, Grammar, Group, Places, Slot, TokenLayout
-from materium_rl.tokenizer import TokenizerSettings
+from materium_rl.resources import pretrained_folder
+from materium_rl.tokenizer import TokenizerSettings, read_settings
 
 MASKED_LOGIT = -1e4
 """Logit of a token that the grammar forbids; finite, since 0 * -inf is NaN in an entropy."""
@@ -41,8 +43,12 @@ class CrystalConfig(LlamaConfig):
     dropout: float = 0.0
 
     def layout(self) -> TokenLayout:
-        """Token id ranges of this policy."""
-        return TokenizerSettings.model_validate(self.token_settings).layout()
+        """Token id ranges of this policy.
+
+        Raises:
+            PolicyError: It was written with another tokenizer version.
+        """
+        return read_settings(self.token_settings or {}).layout()
 
 
 def crystal_config(settings: TokenizerSettings, **llama: Any) -> CrystalConfig:
@@ -143,6 +149,22 @@ class CrystalForCausalLM(LlamaPreTrainedModel, GenerationMixin):
         self.site_embedding = nn.Embedding(layout.n_species, config.hidden_size)
         self.embedding_dropout = nn.Dropout(config.dropout)
         self.post_init()
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path | None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Load a policy by bundled name, policy folder, run folder or hub id.
+
+        Further arguments and the result are those of transformers. ``loading.load_policy`` also checks
+        that weights and tokenizer belong together.
+
+        Raises:
+            PolicyError: It is of another tokenizer version, or cannot be had from the hub.
+            ConfigError: Nothing of that name.
+        """
+        folder = pretrained_folder(pretrained_model_name_or_path, "config.json", kwargs)
+        return super().from_pretrained(folder, *args, **kwargs)
 
     @property
     def grammar(self) -> Grammar:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, field_validator
 
+from materium_rl.resources import training_index
 from materium_rl.rewards.base import Invalid, Measurement, Result, Reward
 from materium_rl.rewards.fingerprint import Fingerprint, fingerprints, shortest_distance
 from materium_rl.rewards.prototypes import Prototype, prototypes
@@ -72,6 +73,8 @@ class Novelty(Reward):
             reference structures by 0.2 Å in random directions gives 0.06 in the median and more than
             0.1 in 5 %; straining them by 5 % gives 0.04. Real structures whose prototype is not
             among the references lie 0.12 away in the median.
+        reference: Policy whose training structures are the references in place of the bundled ones, or
+            an ``.npz`` index; then no other formulas are known.
     """
 
     name: ClassVar[str] = "novelty"
@@ -82,12 +85,24 @@ class Novelty(Reward):
     requires: ClassVar[tuple[str, ...]] = ("prototype", "fingerprint")
 
     min_distance: float = Field(default=0.1, ge=0)
+    reference: str | None = None
 
     _references: ReferenceIndex | None = PrivateAttr(default=None)
 
+    @field_validator("reference")
+    @classmethod
+    def _has_an_index(cls, reference: str | None) -> str | None:
+        if reference is not None:
+            training_index(reference)
+        return reference
+
     def load(self) -> None:
-        """Read the bundled reference index."""
-        self._references = ReferenceIndex.bundled()
+        """Read the reference index."""
+        self._references = (
+            ReferenceIndex.bundled()
+            if self.reference is None
+            else ReferenceIndex.load(training_index(self.reference))
+        )
 
     def measure(self, structures: Sequence[Structure]) -> list[Result]:
         """Measure N structures; ``Invalid`` where sites overlap or the cell is unreadable."""
@@ -100,7 +115,7 @@ class Novelty(Reward):
         ]
 
     def against(self, references: ReferenceIndex) -> Novelty:
-        """The same reward with another index in place of the bundled one."""
+        """The same reward with another index in place of its own."""
         other = self.model_copy()
         other._references = references
         return other

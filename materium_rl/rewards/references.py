@@ -8,6 +8,7 @@ framework labels, fingerprints, and the cells themselves (coordinates to 1/65536
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -78,16 +79,20 @@ class ReferenceIndex:
 
     @classmethod
     def load(cls, path: Path) -> ReferenceIndex:
-        """Read an index that ``scripts/build_references.py`` wrote.
+        """Read an index that ``scripts/build_references.py`` or ``materium-rl policies index`` wrote.
 
         Raises:
             AssetError: If the file is no such index, or one of another version.
         """
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+        except (ValueError, EOFError, zipfile.BadZipFile):
+            arrays = {}
         if "fingerprints" not in arrays or arrays["fingerprints"].shape[1:] != (SIZE,):
             raise AssetError(
-                f"{path} is no reference index of this version; rebuild it with scripts/build_references.py"
+                f"{path} is no reference index of this version; rebuild the bundled one with "
+                "scripts/build_references.py, that of a policy with materium-rl policies index"
             )
         return cls(arrays)
 
