@@ -82,6 +82,7 @@ class TokenizerSettings(BaseModel):
         elements = tuple(Element(token.split("|")[0]) for token in self.species)
         return TokenLayout(
             species_rank=_species_rank(elements, self.site_order),
+            species_element=tuple(element.symbol for element in elements),
             radii=tuple(covalent_radii()[[element.Z for element in elements]].tolist()),
             grid=self.grid,
             length_min=low,
@@ -183,7 +184,9 @@ class CrystalCodec:
         if not self.settings.canonical:
             return structure
         species = np.array([self._species_ids(specie) for specie in structure.species])
-        return canonical_setting(structure, self._rank[species - self.layout.species_start], self.settings.grid)
+        return canonical_setting(
+            structure, self._rank[species - self.layout.species_start], self.settings.grid
+        )
 
     def _species_ids(self, specie: Species | Element) -> int:
         token = species_token(specie) if self._oxidation else str(specie.symbol)
