@@ -177,6 +177,24 @@ def generate(
     temperature: Annotated[
         float | None, typer.Option("--temperature", metavar="T", help="1 samples the policy as it is.")
     ] = None,
+    elements: Annotated[
+        str | None, typer.Option("--elements", metavar="Li,Fe,O", help="No other elements may occur.")
+    ] = None,
+    require: Annotated[
+        str | None, typer.Option("--require", metavar="Fe,..", help="Elements that must occur.")
+    ] = None,
+    forbid: Annotated[
+        str | None, typer.Option("--forbid", metavar="Pb,..", help="Elements that may not occur.")
+    ] = None,
+    sites: Annotated[
+        str | None, typer.Option("--sites", metavar="N|A..B", help="Sites of the primitive cell.")
+    ] = None,
+    n_elements: Annotated[
+        str | None, typer.Option("--n-elements", metavar="N|A..B", help="Distinct elements.")
+    ] = None,
+    formula: Annotated[
+        str | None, typer.Option("--formula", metavar="LiFeO2", help="Exact formula, up to a factor.")
+    ] = None,
     out: Out = None,
     config: Configs = None,
     sets: Sets = None,
@@ -188,7 +206,10 @@ def generate(
     from materium_rl.resources import policy_path
     from materium_rl.runs import check_output_folder
 
+    composition = {"allowed": elements, "required": require, "forbidden": forbid, "n_sites": sites}
+    composition |= {"n_elements": n_elements, "formula": formula}
     overrides = {"policy": policy, "n": n, "seed": seed, "temperature": temperature, "out": out}
+    overrides |= {f"constraints.{key}": value for key, value in composition.items()}
     settings = load_config(GenerateConfig, config or [], overrides, sets or [])
     policy_path(settings.policy)
     check_output_folder(settings.out, overwrite=overwrite)

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from materium_rl.constraints import Constraints
 from materium_rl.errors import ConfigError
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -205,6 +206,7 @@ class GenerateConfig(Section):
     seed: int = Field(0, ge=0)
     temperature: float = Field(1.0, gt=0)
     batch_size: int = Field(128, ge=1)
+    constraints: Constraints = Constraints()
     out: Path = Path("generated")
 
 

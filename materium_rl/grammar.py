@@ -9,10 +9,13 @@ stands before a token decides which may be written next, so that every completio
 - z keeps the site apart from every site before it: at least ``min_distance`` times the sum of the two
   covalent radii, over all periodic images. Should x and y leave no such z, every z is allowed;
 - y leaves such a z, as far as a look at ``Y_LINES`` lines can tell.
+
+Constraints on the composition (``composition.py``) narrow the species further.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import product
@@ -20,6 +23,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from materium_rl.composition import CompositionRules, composition_rules
+from materium_rl.constraints import Constraints
 
 MIN_VOLUME_FACTOR = 0.05
 """Smallest sqrt(1 - cos² α - cos² β - cos² γ + 2 cos α cos β cos γ) of a cell that may be written."""
@@ -56,6 +62,7 @@ class TokenLayout:
 
     Args:
         species_rank: Place of each species token in the site order; equal where any order goes.
+        species_element: Symbol of the element of each species token.
         radii: Covalent radius of each species token in Å.
         grid: Points of the periodic coordinate grid.
         length_min: Smallest length token in Å.
@@ -69,6 +76,7 @@ class TokenLayout:
     """
 
     species_rank: tuple[int, ...]
+    species_element: tuple[str, ...]
     radii: tuple[float, ...]
     grid: int
     length_min: float
@@ -187,6 +195,12 @@ class Grammar:
                 setattr(self, name, value.to(device))
         return self
 
+    def rules(
+        self, constraints: Constraints | Sequence[Constraints], *, row: Tensor | None = None
+    ) -> CompositionRules:
+        """What ``mask`` takes as ``rules``; see ``composition.composition_rules``."""
+        return composition_rules(constraints, self.layout, row=row, device=self.group.device)
+
     def token_range(self, group: Group) -> tuple[int, int]:
         """First id and one past the last id that a group draws from."""
         layout = self.layout
@@ -218,19 +232,22 @@ class Grammar:
         site = torch.where(after < 0, position - (PROMPT_LENGTH - 1), coordinate // 3)
         return Places(slot, site.clamp(min=0, max=self.layout.max_sites - 1))
 
-    def group_mask(self, ids: Tensor, positions: Tensor, group: Group) -> Tensor:
+    def group_mask(
+        self, ids: Tensor, positions: Tensor, group: Group, rules: CompositionRules | None = None
+    ) -> Tensor:
         """Tokens of a group that may follow.
 
         Args:
             ids: One sequence per row, (R, T).
             positions: Index in each row of the token that is followed, (R,); all followed by ``group``.
             group: The group; not FORCED.
+            rules: Constraints on the composition of these R rows.
 
         Returns:
             bool (R, size of the group's range).
         """
         if group is Group.SITE:
-            return self._sites(ids, positions)
+            return self._sites(ids, positions, rules)
         if group is Group.LENGTH:
             apart = 2 * self.layout.min_distance * self.radius[ids].max(dim=1).values
             return self.lengths[None] >= apart[:, None]
@@ -249,7 +266,7 @@ class Grammar:
                     allowed[rows] = free(ids[rows], positions[rows], lattice[rows])
         return allowed
 
-    def mask(self, ids: Tensor, first: int = 0) -> Tensor:
+    def mask(self, ids: Tensor, first: int = 0, rules: CompositionRules | None = None) -> Tensor:
         """Tokens that may follow each of the tokens ``first`` and later: (B, T) -> bool (B, T - first, V)."""
         slots = self.places(ids, first).slot
         shape = (*slots.shape, self.layout.vocab_size)
@@ -262,10 +279,12 @@ class Grammar:
             if group is Group.FORCED or len(rows) == 0:
                 continue
             low, high = self.token_range(group)
-            allowed[rows, columns, low:high] = self.group_mask(ids[rows], columns + first, group)
+            allowed[rows, columns, low:high] = self.group_mask(
+                ids[rows], columns + first, group, rules and rules.at(rows)
+            )
         return allowed
 
-    def accepts(self, ids: Tensor) -> bool:
+    def accepts(self, ids: Tensor, rules: CompositionRules | None = None) -> bool:
         """Whether one whole sequence (T,) from ``[SOS]`` to ``[EOS]`` follows the grammar."""
         whole = ids[None]
         slots = self.places(whole).slot[0]
@@ -275,9 +294,10 @@ class Grammar:
             low, high = (0, TokenClass.SPECIES) if group == Group.FORCED else self.token_range(Group(group))
             if not low <= token < high:  # geometry cannot be read from tokens of another kind
                 return False
-        return bool(self.mask(whole[:, :-1]).gather(2, whole[:, 1:, None]).all())
+        mask = self.mask(whole[:, :-1], rules=rules)
+        return bool(mask.gather(2, whole[:, 1:, None]).all())
 
-    def _sites(self, ids: Tensor, positions: Tensor) -> Tensor:
+    def _sites(self, ids: Tensor, positions: Tensor, rules: CompositionRules | None) -> Tensor:
         """Species that do not come before the last one, and ``[LATTICE]`` once there is one."""
         low, high = self.token_range(Group.SITE)
         last = self.rank[ids.gather(1, positions[:, None])]
@@ -286,6 +306,10 @@ class Grammar:
         allowed[n_sites >= self.layout.max_sites] = False
         allowed[:, 0] = n_sites > 0
         allowed[:, TokenClass.EOS - low] = False
+        if rules is not None:
+            species, ends = rules.following(ids, positions)
+            allowed[:, self.layout.species_start - low :] &= species
+            allowed[:, 0] &= ends
         return allowed
 
     def _closing_angles(self, before: Tensor) -> Tensor:

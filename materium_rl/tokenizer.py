@@ -82,6 +82,7 @@ class TokenizerSettings(BaseModel):
         elements = tuple(Element(token.split("|")[0]) for token in self.species)
         return TokenLayout(
             species_rank=_species_rank(elements, self.site_order),
+            species_element=tuple(element.symbol for element in elements),
             radii=tuple(covalent_radii()[[element.Z for element in elements]].tolist()),
             grid=self.grid,
             length_min=low,

@@ -80,6 +80,7 @@ def files(folder: Path) -> set[str]:
 
 FINETUNE = ("finetune", "--policy", "pol", "--run", "new", "--gate", "none")
 PRETRAIN = ("pretrain", "--data", "data.csv")
+GENERATE = ("generate", "--policy", "pol", "--out", "new")
 SITES = ("--reward", "sites", "--plugin", "plugin.py")
 
 
@@ -163,6 +164,21 @@ def test_generate_and_compare_dry_runs(run: Command, folder: Path) -> None:
     before = files(folder)
     code, out, _ = run("generate", "--policy", "pol", "-n", "5", "--temperature", "1.2", "--dry-run")
     assert (code, YAML(typ="safe", pure=True).load(out)["n"]) == (0, 5)
+    code, out, _ = run(
+        "generate", "--policy", "pol", "--elements", "Li,Fe,O", "--require", "Fe", "--forbid", "Pb",
+        "--sites", "4..12", "--n-elements", "3", "--formula", "LiFeO2", "--dry-run",
+    )  # fmt: skip
+    assert code == 0
+    assert YAML(typ="safe", pure=True).load(out)["constraints"] == {
+        "allowed": ["Li", "Fe", "O"],
+        "required": ["Fe"],
+        "forbidden": ["Pb"],
+        "n_sites": [4, 12],
+        "n_elements": [3, 3],
+        "formula": "LiFeO2",
+    }
+    (folder / "request.yaml").write_text(out)
+    assert run("generate", "--config", "request.yaml", "--dry-run") == (0, out, "")
     code, out, _ = run("compare", "pol", "./pol", "-n", "7", *SITES, "--set", "reward.gates=[]", "--dry-run")
     assert code == 0
     assert YAML(typ="safe", pure=True).load(out)["policies"] == ["pol", "./pol"]
@@ -207,6 +223,27 @@ def test_resume_takes_the_config_of_the_run(run: Command) -> None:
         (("generate", "--policy", "pol", "-n", "0", "--out", "new"), r"n: .*greater than or equal to 1"),
         (("generate", "--policy", "pol", "--out", "old"), r"folder old is not empty; add --overwrite"),
         (("generate", "--policy", "pol", "--out", "data.csv"), r"data.csv is a file"),
+        ((*GENERATE, "--elements", "Li,fe"), r"'fe' is not an element; did you mean 'Fe'"),
+        ((*GENERATE, "--elements", ""), r"constraints.allowed: '' is not an element"),
+        ((*GENERATE, "--require", "Fe", "--forbid", "Fe,Pb"), r"constraints: Fe both required and forbidden"),
+        ((*GENERATE, "--require", "Fe", "--elements", "Li,O"), r"Fe required but not among the allowed"),
+        ((*GENERATE, "--elements", "Li,O", "--forbid", "Li,O"), r"every allowed element is also forbidden"),
+        ((*GENERATE, "--sites", "12..4"), r"constraints.n_sites: an empty range: 12..4"),
+        ((*GENERATE, "--sites", "0"), r"constraints.n_sites: an empty range: 0..0"),
+        ((*GENERATE, "--sites", "few"), r"constraints.n_sites: expected a number such as 8 or a range"),
+        ((*GENERATE, "--sites", "4-12"), r"a range such as 4..12 .found '4-12'"),
+        ((*GENERATE, "--require", "Li,Fe,O", "--n-elements", "2"), r"3 elements required, but n_elements is"),
+        ((*GENERATE, "--require", "Li,Fe,O", "--sites", "1..2"), r"3 elements required, but n_sites is at"),
+        ((*GENERATE, "--n-elements", "3", "--sites", "2"), r"at least 3, but n_sites is at most 2"),
+        ((*GENERATE, "--n-elements", "3", "--elements", "Li,O"), r"at least 3, but only 2 may occur"),
+        ((*GENERATE, "--formula", "LiFeO2", "--sites", "5..7"), r"no multiple of the 4 sites of LiFeO2"),
+        ((*GENERATE, "--formula", "LiFeO2", "--forbid", "O"), r"formula LiFeO2 holds O, which may not occur"),
+        ((*GENERATE, "--formula", "LiFeO2", "--require", "Cl"), r"Cl required but not in the formula LiFeO2"),
+        ((*GENERATE, "--formula", "LiFeO2", "--n-elements", "2"), r"has 3 elements, outside n_elements 2..2"),
+        ((*GENERATE, "--formula", "LiFeO2.5"), r"'LiFeO2.5' is not a formula: expected elements and whole"),
+        ((*GENERATE, "--formula", "rust"), r"'rust' is not a formula"),
+        ((*GENERATE, "--formula", ""), r"'' is not a formula"),
+        ((*GENERATE, "--set", "constraints.sites=4"), r"'constraints.sites'; did you mean 'n_sites'"),
         (("compare", "pol", "--out", "new"), r"policies: .*at least 2"),
         (("compare", "pol", "gone", "--out", "new"), r"no policy 'gone'"),
         (("rewards", "show", "quux"), r"unknown reward 'quux'"),

@@ -168,6 +168,16 @@ WRONG = [
     ((*GENERATE, "--policy", "old"), r"tokenizer version 0"),
     ((*GENERATE, "--policy", "torn"), r"cannot load the policy in torn"),
     ((*GENERATE, "--policy", "policy", "--config", "bad.yaml"), r"malformed YAML"),
+    (
+        (*GENERATE, "--policy", "policy", "--require", "Xe"),
+        r"this policy cannot write Xe; its \d+ elements are",
+    ),
+    ((*GENERATE, "--policy", "policy", "--sites", "9..12"), r"at least 9, but this policy writes 4 at most"),
+    ((*GENERATE, "--policy", "policy", "--formula", "Cu3Au2"), r"Cu3Au2 takes 5 sites or a multiple, but"),
+    (
+        (*GENERATE, "--policy", "policy", "--n-elements", "5"),
+        r"no composition of this policy meets n_elements 5",
+    ),
     ((*GENERATE, "--policy", "policy", "--temperature", "0"), r"temperature: .*greater than 0"),
     (("generate", "--policy", "policy", "-n", "0", "--out", "new"), r"n: .*greater than or equal to 1"),
     (("generate", "--policy", "policy", "-n", "2", "--out", "run"), r"folder run is not empty"),

@@ -17,20 +17,37 @@ from materium_rl.structure_files import write_structures
 def generate(config: GenerateConfig) -> Path:
     """Sample n crystals and write ``generated.extxyz``, ``generated.parquet`` and ``cif/``.
 
-    The folder takes its name only when it is complete.
+    The folder takes its name only when it is complete. What was asked of the composition is kept beside
+    every sample.
 
     Returns:
         The output folder.
+
+    Raises:
+        ConfigError: The policy cannot meet the constraints.
     """
     policy = load_policy(config.policy, device="cuda" if torch.cuda.is_available() else "cpu")
+    request = config.constraints.request()
     completions = sample_many(
-        policy.model, config.n, seed=config.seed, temperature=config.temperature, batch_size=config.batch_size
+        policy.model,
+        config.n,
+        seed=config.seed,
+        temperature=config.temperature,
+        batch_size=config.batch_size,
+        rules=policy.model.grammar.rules(config.constraints) if request else None,
     )
     structures = [policy.codec.decode(row.tolist()) for row in completions.ids]
     log_probs = completions.log_probs.sum(dim=1)
     lengths = (completions.ids != TokenClass.PAD).sum(dim=1)
     properties = [
-        {"index": i, "seed": config.seed, "policy": config.policy, "log_prob": log_prob, "n_tokens": length}
+        {
+            "index": i,
+            "seed": config.seed,
+            "policy": config.policy,
+            "log_prob": log_prob,
+            "n_tokens": length,
+            **request,
+        }
         for i, (log_prob, length) in enumerate(zip(log_probs.tolist(), lengths.tolist(), strict=True))
     ]
     with atomic_path(config.out) as folder:

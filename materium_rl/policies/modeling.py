@@ -19,6 +19,7 @@ from transformers.models.llama.modeling_llama import (
     LlamaPreTrainedModel,
 )
 
+from materium_rl.composition import CompositionRules
 from materium_rl.grammar import PROMPT_LENGTH, Grammar, Group, Places, Slot, TokenLayout
 from materium_rl.resources import pretrained_folder
 from materium_rl.tokenizer import TokenizerSettings, read_settings
@@ -208,6 +209,7 @@ class CrystalForCausalLM(LlamaPreTrainedModel, GenerationMixin):
         history: Tensor | None = None,
         labels: Tensor | None = None,
         logits_to_keep: int | Tensor = 0,
+        rules: CompositionRules | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Masked logits of the next token.
@@ -219,6 +221,7 @@ class CrystalForCausalLM(LlamaPreTrainedModel, GenerationMixin):
                 rest.
             labels: Targets (B, T), -100 ignored; gives the mean loss in nats per token.
             logits_to_keep: Number of last positions whose logits are wanted, 0 for all.
+            rules: Constraints on the composition of the B sequences (``grammar.rules``).
             **kwargs: Passed to the Llama layers (``past_key_values``, ``use_cache``, ``position_ids``).
 
         Returns:
@@ -234,7 +237,7 @@ class CrystalForCausalLM(LlamaPreTrainedModel, GenerationMixin):
         )
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = (outputs.last_hidden_state[:, keep] @ vectors.T).float()
-        logits = logits.masked_fill(~self.grammar.mask(ids, first)[:, keep], MASKED_LOGIT)
+        logits = logits.masked_fill(~self.grammar.mask(ids, first, rules)[:, keep], MASKED_LOGIT)
         loss = None
         if labels is not None:
             loss = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
@@ -247,7 +250,13 @@ class CrystalForCausalLM(LlamaPreTrainedModel, GenerationMixin):
         return inputs
 
     def group_logits(
-        self, hidden: Tensor, ids: Tensor, positions: Tensor, group: Group, vectors: Tensor
+        self,
+        hidden: Tensor,
+        ids: Tensor,
+        positions: Tensor,
+        group: Group,
+        vectors: Tensor,
+        rules: CompositionRules | None = None,
     ) -> Tensor:
         """Masked logits over the range of one group; a softmax over it equals the full one.
 
@@ -257,16 +266,23 @@ class CrystalForCausalLM(LlamaPreTrainedModel, GenerationMixin):
             positions: Index of the token that is followed, (R,).
             group: The group that follows in every row.
             vectors: Token vectors (V, hidden).
+            rules: Constraints on the composition of these R rows.
 
         Returns:
             fp32 (R, size of the group's range).
         """
         low, high = self.grammar.token_range(group)
         logits = (hidden @ vectors[low:high].T).float()
-        return logits.masked_fill(~self.grammar.group_mask(ids, positions, group), MASKED_LOGIT)
+        allowed = self.grammar.group_mask(ids, positions, group, rules)
+        return logits.masked_fill(~allowed, MASKED_LOGIT)
 
     def token_log_probs(
-        self, input_ids: Tensor, *, temperature: float = 1.0, first: int = 1
+        self,
+        input_ids: Tensor,
+        *,
+        temperature: float = 1.0,
+        first: int = 1,
+        rules: CompositionRules | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Log-probabilities of given tokens and entropies of their distributions.
 
@@ -276,6 +292,7 @@ class CrystalForCausalLM(LlamaPreTrainedModel, GenerationMixin):
             input_ids: Whole sequences (B, T) from ``[SOS]``, right-padded.
             temperature: Sampling temperature that the logits are divided by.
             first: Index of the first token that is scored, at least 1.
+            rules: Constraints that the B sequences were sampled under (``grammar.rules``).
 
         Returns:
             Log-probabilities and entropies in nats, each (B, T - first); 0 for forced and pad tokens.
@@ -292,7 +309,10 @@ class CrystalForCausalLM(LlamaPreTrainedModel, GenerationMixin):
                 continue
             rows, columns = chosen_places.nonzero(as_tuple=True)
             positions = columns + (first - 1)
-            logits = self.group_logits(hidden[chosen_places], input_ids[rows], positions, group, vectors)
+            these = rules and rules.at(rows)
+            logits = self.group_logits(
+                hidden[chosen_places], input_ids[rows], positions, group, vectors, these
+            )
             distribution = torch.log_softmax(logits / temperature, dim=-1)
             low, _ = self.grammar.token_range(group)
             chosen = distribution.gather(1, (targets[chosen_places] - low)[:, None])[:, 0]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
+from materium_rl.composition import CompositionRules
 from materium_rl.grammar import Group, Places, Slot, TokenClass
 from materium_rl.policies.modeling import CrystalForCausalLM
 
@@ -100,7 +101,12 @@ class _Cache:
 
 @torch.inference_mode()
 def sample(
-    model: CrystalForCausalLM, seeds: np.ndarray, *, temperature: float = 1.0, prompt: Sequence[int] = (1, 2)
+    model: CrystalForCausalLM,
+    seeds: np.ndarray,
+    *,
+    temperature: float = 1.0,
+    prompt: Sequence[int] = (1, 2),
+    rules: CompositionRules | None = None,
 ) -> Completions:
     """Sample one completion per seed, by inverting the cumulative distribution (no top-k, no top-p).
 
@@ -109,6 +115,7 @@ def sample(
         seeds: One row of two unsigned 64-bit words per sequence, (N, 2).
         temperature: Divides the logits.
         prompt: Token ids that every sequence starts with.
+        rules: Constraints on the composition of the N sequences (``model.grammar.rules``).
     """
     training = model.training
     model.eval()
@@ -128,7 +135,9 @@ def sample(
     hidden = cache.step(model.embed(history, places, vectors), 0)
     for position in range(len(prompt), length):
         uniform = uniforms[alive, position]
-        tokens, chosen = _draw(model, hidden, history, places.slot[:, -1], uniform, temperature, vectors)
+        tokens, chosen = _draw(
+            model, hidden, history, places.slot[:, -1], uniform, temperature, vectors, rules
+        )
         ids[alive, position], log_probs[alive, position] = tokens, chosen
         history = torch.cat([history, tokens[:, None]], dim=1)
         places = grammar.places(history, position)
@@ -140,6 +149,7 @@ def sample(
             cache.keep(running.nonzero()[:, 0])
             alive, history = alive[running], history[running]
             places = Places(places.slot[running], places.site[running])
+            rules = rules and rules.at(running)
         hidden = cache.step(model.embed(history, places, vectors), position)
     model.train(training)
     end = int((ids != TokenClass.PAD).sum(dim=1).max())
@@ -154,6 +164,7 @@ def _draw(
     uniform: Tensor,
     temperature: float,
     vectors: Tensor,
+    rules: CompositionRules | None,
 ) -> tuple[Tensor, Tensor]:
     """Next token of each row of (R, T) sequences, and its log-probability: (R,), (R,)."""
     grammar = model.grammar
@@ -164,7 +175,8 @@ def _draw(
         if group is Group.FORCED or len(rows) == 0:
             continue
         positions = torch.full_like(rows, history.shape[1] - 1)
-        logits = model.group_logits(hidden[rows], history[rows], positions, group, vectors)
+        these = rules and rules.at(rows)
+        logits = model.group_logits(hidden[rows], history[rows], positions, group, vectors, these)
         distribution = torch.log_softmax(logits / temperature, dim=-1)
         cumulative = distribution.double().exp().cumsum(dim=-1)
         point = uniform[rows, None] * cumulative[:, -1:]
@@ -175,14 +187,21 @@ def _draw(
 
 
 def sample_many(
-    model: CrystalForCausalLM, n: int, *, seed: int, temperature: float = 1.0, batch_size: int = 128
+    model: CrystalForCausalLM,
+    n: int,
+    *,
+    seed: int,
+    temperature: float = 1.0,
+    batch_size: int = 128,
+    rules: CompositionRules | None = None,
 ) -> Completions:
-    """Sample n unconditional completions in batches; sequence i has the seed (seed, 0, i)."""
+    """Sample n completions in batches; sequence i has the seed (seed, 0, i)."""
     parts = [
         sample(
             model,
             sequence_seeds(seed, min(batch_size, n - first), first=first),
             temperature=temperature,
+            rules=rules and rules.at(slice(first, first + batch_size)),
         )
         for first in range(0, n, batch_size)
     ]

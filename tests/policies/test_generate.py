@@ -13,6 +13,7 @@ from tiny import write_policy
 
 import materium_rl.policies.generate as generating
 from materium_rl.config import GenerateConfig
+from materium_rl.constraints import Constraints
 from materium_rl.errors import PolicyError
 from materium_rl.grammar import TokenClass
 from materium_rl.policies.generate import generate
@@ -50,6 +51,22 @@ def test_the_three_formats_hold_what_was_sampled(policy: Path, tmp_path: Path) -
     expected = [load_policy(policy).codec.decode(row.tolist()).composition for row in drawn.ids]
     assert [row.structure.composition for row in read_structures(out / "generated.extxyz").rows] == expected
     assert sorted(p.name for p in (out / "cif").iterdir()) == [f"{i:06d}.cif" for i in range(5)]
+
+
+def test_the_request_is_kept_beside_what_was_written(policy: Path, tmp_path: Path) -> None:
+    constraints = Constraints(formula="CuAu", forbidden="Na,Cl", n_sites="3..4")
+    out = generate(GenerateConfig(policy=str(policy), n=4, constraints=constraints, out=tmp_path / "out"))
+    table = pd.read_parquet(out / "generated.parquet")
+    assert table["requested_formula"].tolist() == ["CuAu"] * 4
+    assert table["requested_n_sites"].tolist() == ["3..4"] * 4
+    assert table["requested_forbidden"].tolist() == ["Na,Cl"] * 4
+    assert "requested_allowed" not in table
+    assert table["formula"].tolist() == ["CuAu"] * 4
+    assert table["n_sites"].tolist() == [4] * 4
+    for row in read_structures(out / "generated.extxyz").rows:
+        assert row.properties["requested_formula"] == "CuAu"
+        assert row.properties["requested_n_sites"] == "3..4"
+        assert row.structure.composition.formula == "Cu2 Au2"
 
 
 def test_interrupted_leaves_nothing_new(

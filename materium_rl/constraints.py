@@ -1,0 +1,158 @@
+"""What the composition of every sample must hold: a request, free of any policy.
+
+The grammar enforces it token by token (``composition.py``), so it is met by construction.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+from math import gcd
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+
+def _split(value: Any) -> Any:
+    """``"Li,Fe,O"`` -> ``["Li", "Fe", "O"]``; other values as they are."""
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+def _known_elements(symbols: tuple[str, ...]) -> tuple[str, ...]:
+    from pymatgen.core import Element
+
+    for symbol in symbols:
+        if not Element.is_valid_symbol(symbol):
+            close = symbol.capitalize()
+            hint = f"; did you mean {close!r}?" if Element.is_valid_symbol(close) else ""
+            raise ValueError(f"{symbol!r} is not an element: expected symbols such as Li,Fe,O{hint}")
+    return tuple(dict.fromkeys(symbols))
+
+
+def _bounds(value: Any) -> Any:
+    """``8`` and ``"8"`` -> ``(8, 8)``, ``"4..12"`` -> ``(4, 12)``; other values as they are."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value, value
+    if isinstance(value, str):
+        found = re.fullmatch(r"\s*(\d+)\s*(?:\.\.\s*(\d+)\s*)?", value)
+        if found is None:
+            raise ValueError("expected a number such as 8 or a range such as 4..12")
+        return int(found[1]), int(found[2] or found[1])
+    return value
+
+
+def _ordered(bounds: tuple[int, int]) -> tuple[int, int]:
+    low, high = bounds
+    if not 1 <= low <= high:
+        raise ValueError(f"an empty range: {low}..{high}; expected 1 <= first <= last")
+    return bounds
+
+
+Elements = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_known_elements)]
+"""Element symbols, also read from ``"Li,Fe,O"``."""
+Bounds = Annotated[tuple[int, int], BeforeValidator(_bounds), AfterValidator(_ordered)]
+"""Smallest and largest number, also read from ``8`` and ``"4..12"``."""
+
+
+class Constraints(BaseModel):
+    """What the composition of a primitive cell must hold; without any field, nothing.
+
+    With a formula the number of formula units stays free, within ``n_sites`` and the limit of the policy.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    allowed: Elements | None = Field(None, min_length=1, description="no other element may occur")
+    required: Elements = Field((), description="each of them must occur")
+    forbidden: Elements = Field((), description="none of them may occur")
+    n_sites: Bounds | None = Field(None, description="number of sites, such as 8 or 4..12")
+    n_elements: Bounds | None = Field(None, description="number of distinct elements, such as 3 or 2..3")
+    formula: str | None = Field(None, description="exact formula up to a factor, such as LiFeO2")
+
+    @cached_property
+    def formula_unit(self) -> dict[str, int]:
+        """Atoms of each element in the smallest whole formula unit; empty without a formula."""
+        if self.formula is None:
+            return {}
+        from pymatgen.core import Composition, Element
+
+        wrong = f"{self.formula!r} is not a formula: expected elements and whole numbers, such as LiFeO2"
+        try:
+            amounts = Composition(self.formula).get_el_amt_dict()
+        except (ValueError, KeyError, TypeError):  # its ways to refuse a text
+            raise ValueError(wrong) from None
+        if not amounts or any(n != round(n) or not Element.is_valid_symbol(e) for e, n in amounts.items()):
+            raise ValueError(wrong)
+        divisor = gcd(*(round(n) for n in amounts.values()))
+        return {element: round(n) // divisor for element, n in amounts.items()}
+
+    def units(self, largest: int) -> range:
+        """Numbers of formula units whose sites are within ``n_sites`` and at most ``largest``."""
+        size = sum(self.formula_unit.values())
+        low, high = self.n_sites or (1, largest)
+        return range(-(-low // size), min(high, largest) // size + 1) if size else range(0)
+
+    def request(self) -> dict[str, str]:
+        """What is asked for, as columns beside a sample; empty if nothing is."""
+        columns = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if value is None or value == ():
+                continue
+            if name in ("n_sites", "n_elements"):
+                low, high = value
+                value = f"{low}..{high}" if low < high else f"{low}"
+            columns[f"requested_{name}"] = value if isinstance(value, str) else ",".join(value)
+        return columns
+
+    @model_validator(mode="after")
+    def _can_be_met(self) -> Self:
+        """Refuse what contradicts itself, whatever the policy."""
+        for clash, message in (*self._element_clashes(), *self._number_clashes()):
+            if clash:
+                raise ValueError(message)
+        return self
+
+    def _element_clashes(self) -> list[tuple[bool, str]]:
+        unit, required, forbidden = set(self.formula_unit), set(self.required), set(self.forbidden)
+        allowed = required | unit if self.allowed is None else set(self.allowed)
+        rest = None if self.allowed is None else allowed - forbidden
+        strange = (unit & forbidden) | (unit - allowed)
+        return [
+            (bool(required & forbidden), f"{_list(required & forbidden)} both required and forbidden"),
+            (bool(required - allowed), f"{_list(required - allowed)} required but not among the allowed"),
+            (rest == set(), "every allowed element is also forbidden"),
+            (
+                bool(unit) and bool(required - unit),
+                f"{_list(required - unit)} required but not in the formula {self.formula}",
+            ),
+            (
+                bool(strange),
+                f"formula {self.formula} holds {_list(strange)}, which may not occur",
+            ),
+        ]
+
+    def _number_clashes(self) -> list[tuple[bool, str]]:
+        unit, needed = self.formula_unit, len(self.required)
+        _, most_sites = self.n_sites or (1, 10**6)
+        fewest, most = self.n_elements or (1, 10**6)
+        choice = 10**6 if self.allowed is None else len(set(self.allowed) - set(self.forbidden))
+        size = sum(unit.values())
+        return [
+            (needed > most, f"{needed} elements required, but n_elements is at most {most}"),
+            (needed > most_sites, f"{needed} elements required, but n_sites is at most {most_sites}"),
+            (fewest > most_sites, f"n_elements of at least {fewest}, but n_sites is at most {most_sites}"),
+            (fewest > choice, f"n_elements of at least {fewest}, but only {choice} may occur"),
+            (
+                bool(unit) and not fewest <= len(unit) <= most,
+                f"formula {self.formula} has {len(unit)} elements, outside n_elements {fewest}..{most}",
+            ),
+            (
+                bool(unit) and not self.units(most_sites),
+                f"no multiple of the {size} sites of {self.formula} is within n_sites",
+            ),
+        ]
+
+
+def _list(symbols: set[str]) -> str:
+    return ", ".join(sorted(symbols))
