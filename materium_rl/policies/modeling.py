@@ -170,17 +170,21 @@ class CrystalForCausalLM(LlamaPreTrainedModel, GenerationMixin):
     @property
     def grammar(self) -> Grammar:
         """The grammar of this policy, on the device of its weights."""
-        if self._grammar is None or self._grammar.group.device != self.device:
+        device = self.number_embedding.weight.device  # ``self.device`` walks over all parameters
+        if self._grammar is None or self._grammar.group.device != device:
             with torch.inference_mode(mode=False):  # kept, so it must not be an inference tensor
-                self._grammar = Grammar(self.config.layout()).to(self.device)
+                self._grammar = Grammar(self.config.layout()).to(device)
         return self._grammar
 
     def token_vectors(self) -> Tensor:
         """Embedding of every token, shape (V, hidden)."""
-        if self._features is None or self._features.device != self.device:
+        weight = self.number_embedding.weight
+        if self._features is None or self._features.device != weight.device:
             with torch.inference_mode(mode=False):
-                self._features = numeric_features(self.config.layout()).to(self.device)
-        vectors: Tensor = self.model.embed_tokens.weight + self.number_embedding(self._features)
+                self._features = numeric_features(self.config.layout()).to(weight.device)
+        vectors: Tensor = self.model.embed_tokens.weight + self.number_embedding(
+            self._features.to(weight.dtype)
+        )
         return vectors
 
     def embed(self, ids: Tensor, places: Places, vectors: Tensor) -> Tensor:

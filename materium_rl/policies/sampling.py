@@ -1,27 +1,24 @@
 """Static KV-cache batch sampler with a seed for every sequence.
 
-All rows of a batch stand at the same position, so no attention mask is needed; rows that have ended
-leave the batch. Each sequence draws its uniforms from its own counter-based generator, so its crystal
-does not depend on the batch that it is sampled in.
+All rows of a batch stand at the same position, so no attention mask is needed. The composition comes
+first, so that the length of a sequence is known early: the rows are sorted by it, longest first, and
+each leaves the batch as soon as it has ended. Each sequence draws its uniforms from its own
+counter-based generator, so its crystal does not depend on the batch that it is sampled in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from materium_rl.composition import CompositionRules
 from materium_rl.grammar import Group, Places, Slot, TokenClass
+from materium_rl.policies.kv_cache import KeyValueCache
 from materium_rl.policies.modeling import CrystalForCausalLM
-
-COMPACT_BELOW = 0.85
-"""Ended rows leave the batch when at most this share of it is still alive."""
 
 
 @dataclass(frozen=True)
@@ -48,55 +45,6 @@ def sequence_seeds(seed: int, n: int, *, stream: int = 0, first: int = 0) -> np.
     """
     high = np.full(n, (seed << 32) ^ stream, dtype=np.uint64)
     return np.stack([high, np.arange(first, first + n, dtype=np.uint64)], axis=1)
-
-
-class _Cache:
-    """Keys and values of all layers, and the weights in the shape that one-token steps like."""
-
-    def __init__(self, model: CrystalForCausalLM, rows: int, length: int) -> None:
-        config = model.config
-        self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
-        self.width = config.head_dim
-        self.layers: list[Any] = list(model.model.layers)  # of transformers' decoder layers, untyped
-        shape = (len(self.layers), 2, rows, self.kv_heads, length, self.width)
-        self.store = torch.zeros(shape, dtype=model.dtype, device=model.device)
-        self.norm = model.model.norm
-        self.qkv = [
-            torch.cat([x.self_attn.q_proj.weight, x.self_attn.k_proj.weight, x.self_attn.v_proj.weight])
-            for x in self.layers
-        ]
-        self.gate_up = [torch.cat([x.mlp.gate_proj.weight, x.mlp.up_proj.weight]) for x in self.layers]
-        positions = torch.arange(length, device=model.device)[None]
-        self.cos, self.sin = model.model.rotary_emb(self.store, positions)
-
-    def keep(self, rows: Tensor) -> None:
-        self.store = self.store[:, :, rows]
-
-    def step(self, x: Tensor, begin: int) -> Tensor:
-        """Feed (R, L, hidden) at positions begin..begin+L; returns the last hidden state (R, hidden)."""
-        rows, length, _ = x.shape
-        end = begin + length
-        cos, sin = self.cos[:, begin:end], self.sin[:, begin:end]
-        sizes = [self.heads * self.width, self.kv_heads * self.width, self.kv_heads * self.width]
-        for i, layer in enumerate(self.layers):
-            parts = nn.functional.linear(layer.input_layernorm(x), self.qkv[i]).split(sizes, dim=-1)
-            q, k, v = (p.view(rows, length, -1, self.width).transpose(1, 2) for p in parts)
-            q, k = apply_rotary_pos_emb(q, k, cos, sin)
-            self.store[i, 0, :, :, begin:end] = k
-            self.store[i, 1, :, :, begin:end] = v
-            attended = nn.functional.scaled_dot_product_attention(
-                q,
-                self.store[i, 0, :, :, :end],
-                self.store[i, 1, :, :, :end],
-                is_causal=length > 1,
-                enable_gqa=self.heads != self.kv_heads,
-            )
-            x = x + layer.self_attn.o_proj(attended.transpose(1, 2).reshape(rows, length, -1))
-            normed = layer.post_attention_layernorm(x)
-            gate, up = nn.functional.linear(normed, self.gate_up[i]).chunk(2, dim=-1)
-            x = x + layer.mlp.down_proj(layer.mlp.act_fn(gate) * up)
-        last: Tensor = self.norm(x[:, -1])
-        return last
 
 
 @torch.inference_mode()
@@ -129,10 +77,11 @@ def sample(
     log_probs = torch.zeros((n, length), device=device)
     ids[:, : len(prompt)] = torch.tensor(prompt, device=device)
     alive = torch.arange(n, device=device)
-    cache = _Cache(model, n, length)
+    cache = KeyValueCache(model, n, length)
     history = ids[:, : len(prompt)]
     places = grammar.places(history)
-    hidden = cache.step(model.embed(history, places, vectors), 0)
+    beginning = model.embed(history[:1], Places(*(p[:1] for p in places)), vectors)
+    hidden = cache.step(beginning).expand(n, -1)
     for position in range(len(prompt), length):
         uniform = uniforms[alive, position]
         tokens, chosen = _draw(
@@ -141,19 +90,33 @@ def sample(
         ids[alive, position], log_probs[alive, position] = tokens, chosen
         history = torch.cat([history, tokens[:, None]], dim=1)
         places = grammar.places(history, position)
-        running = places.slot[:, 0] != Slot.DONE
+        running = places.slot[:, 0] != Slot.END
         count = int(running.sum())
-        if count == 0:
-            break
-        if count <= COMPACT_BELOW * len(alive):
-            cache.keep(running.nonzero()[:, 0])
-            alive, history = alive[running], history[running]
-            places = Places(places.slot[running], places.site[running])
-            rules = rules and rules.at(running)
-        hidden = cache.step(model.embed(history, places, vectors), position)
+        if count < len(alive):
+            ids[alive[~running], position + 1] = int(TokenClass.EOS)
+            if count == 0:
+                break
+            if not bool(running[:count].all()):  # rows had no length yet when they were last sorted
+                order = _longest_first(history)
+                cache.reorder(order)
+                alive, history = alive[order], history[order]
+                places = Places(*(p[order] for p in places))
+                rules = rules and rules.at(order)
+            cache.narrow(count)
+            alive, history = alive[:count], history[:count]
+            places = Places(*(p[:count] for p in places))
+            rules = rules and rules.at(slice(count))
+        hidden = cache.step(model.embed(history, places, vectors))
     model.train(training)
     end = int((ids != TokenClass.PAD).sum(dim=1).max())
     return Completions(ids[:, len(prompt) : end].clone(), log_probs[:, len(prompt) : end].clone())
+
+
+def _longest_first(history: Tensor) -> Tensor:
+    """Order of (R, T) sequences by length, those first whose number of sites is still open: (R,)."""
+    is_lattice = history == TokenClass.LATTICE
+    n_sites = torch.where(is_lattice.any(dim=1), is_lattice.long().argmax(dim=1), history.shape[1])
+    return n_sites.argsort(descending=True, stable=True)
 
 
 def _draw(
@@ -178,7 +141,7 @@ def _draw(
         these = rules and rules.at(rows)
         logits = model.group_logits(hidden[rows], history[rows], positions, group, vectors, these)
         distribution = torch.log_softmax(logits / temperature, dim=-1)
-        cumulative = distribution.double().exp().cumsum(dim=-1)
+        cumulative = distribution.exp().cumsum(dim=-1, dtype=torch.double)
         point = uniform[rows, None] * cumulative[:, -1:]
         index = torch.searchsorted(cumulative, point, right=True).clamp(max=logits.shape[1] - 1)
         tokens[rows] = index[:, 0] + grammar.token_range(group)[0]

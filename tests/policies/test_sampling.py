@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 from materium_rl.config import ModelConfig
 from materium_rl.datasets import equivalent, pad
 from materium_rl.policies.loading import build_model, load_policy, save_policy
-from materium_rl.policies.modeling import CrystalForCausalLM
+from materium_rl.policies.modeling import CrystalForCausalLM, crystal_config
 from materium_rl.policies.sampling import sample, sample_many, sequence_seeds
 from materium_rl.tokenizer import CrystalCodec, TokenizerSettings, species_of
 
@@ -98,6 +98,43 @@ def test_same_seed_same_crystal_whatever_the_batch(model) -> None:
     one, other = (torch.nn.functional.pad(ids, (0, width - ids.shape[1])) for ids in (one, other))
     same = (one == other).all(dim=1)
     assert int(same.sum()) >= 59  # (sums in batches of another size round elsewhere: 1e-4 a token)
+
+
+def test_rows_that_leave_do_not_disturb_the_others(short_model) -> None:
+    """Few sites in a large batch: rows end at five places, and are sorted before they do."""
+    together = sample_many(short_model, 200, seed=4, batch_size=200)
+    sequences = torch.cat([torch.tensor([[1, 2]]).expand(200, 2), together.ids], dim=1)
+    lengths = (together.ids != 0).sum(dim=1)
+    with torch.inference_mode():
+        forced, _ = short_model.token_log_probs(sequences, first=2)
+    assert len(lengths.unique()) == 5
+    assert (forced - together.log_probs).abs().max() < 1e-4
+    assert all(short_model.grammar.accepts(row[row != 0]) for row in sequences)
+
+
+def test_queries_may_share_keys(codec) -> None:
+    torch.manual_seed(0)
+    config = crystal_config(
+        codec.settings,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=64,
+    )
+    model = CrystalForCausalLM(config).eval()
+    for rows in (3, 20):  # the fused attention, the two products
+        drawn = sample_many(model, rows, seed=1)
+        with torch.inference_mode():
+            forced, _ = model.token_log_probs(whole(codec, drawn.ids), first=2)
+        assert (drawn.log_probs - forced).abs().max() < 1e-4
+
+
+def test_a_policy_in_bf16_obeys_the_grammar(codec) -> None:
+    model = random_model(codec).to(torch.bfloat16)
+    for rows in (2, 20):
+        ids = whole(codec, sample_many(model, rows, seed=0).ids)
+        assert all(model.grammar.accepts(row[row != 0]) for row in ids)
 
 
 def test_other_seed_or_stream_other_crystals(model) -> None:
