@@ -16,9 +16,10 @@ from torch import Tensor
 
 from materium_rl.config import PretrainConfig, load_config
 from materium_rl.errors import ConfigError, PolicyError
-from materium_rl.grammar import PROMPT_LENGTH, Grammar, Group, TokenLayout
+from materium_rl.grammar import Grammar, Group
 from materium_rl.policies.loading import build_model, load_policy
 from materium_rl.policies.modeling import CrystalForCausalLM
+from materium_rl.token_layout import PROMPT_LENGTH, TokenLayout
 from materium_rl.tokenizer import TokenizerSettings
 
 SITES = (

@@ -37,11 +37,11 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from materium_rl.config import PretrainConfig
 from materium_rl.datasets import pad
-from materium_rl.grammar import TokenClass
 from materium_rl.policies.modeling import CrystalForCausalLM
 from materium_rl.policies.sampling import sample, sequence_seeds
 from materium_rl.pretrain import Trainer
 from materium_rl.runs import RunFolder
+from materium_rl.token_layout import TokenClass
 from materium_rl.tokenizer import CrystalCodec, TokenizerSettings
 
 PROMPT = [int(TokenClass.SOS), int(TokenClass.ATOMS)]

@@ -31,9 +31,10 @@ import torch
 from lengths import LengthGrammar, hold_to_lengths, preset_policy, sites_like_training
 from torch import Tensor
 
-from materium_rl.grammar import PROMPT_LENGTH, Grammar, Group, TokenClass
+from materium_rl.grammar import Grammar, Group
 from materium_rl.policies.modeling import CrystalForCausalLM
 from materium_rl.policies.sampling import sample, sequence_seeds
+from materium_rl.token_layout import PROMPT_LENGTH, TokenClass
 
 PROMPT = [int(TokenClass.SOS), int(TokenClass.ATOMS)]
 ALONE = 4

@@ -68,9 +68,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--policy", default="nano")
-    parser.add_argument(
-        "--data", type=Path, required=True, help="structures unknown to the policy"
-    )
+    parser.add_argument("--data", type=Path, required=True, help="structures unknown to the policy")
     parser.add_argument("--samples", type=int, default=20, help="samples for each structure")
     parser.add_argument("--limit", type=int, help="only so many structures, drawn with the seed")
     parser.add_argument("--formula-only", action="store_true", help="leave the number of sites to the policy")

@@ -19,7 +19,7 @@ from materium_rl.constraints import Constraints
 from materium_rl.errors import ConfigError
 
 if TYPE_CHECKING:
-    from materium_rl.grammar import TokenLayout
+    from materium_rl.token_layout import TokenLayout
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,8 @@ coordinate triple for each species, in the same order: composition, then cell, t
 stands before a token decides which may be written next, so that every completion decodes to a structure:
 
 - species follow in the order of the sites, ``max_sites`` at most;
-- lengths keep an atom and its own image apart; the last angle closes a cell of positive volume;
+- lengths keep an atom and its own image apart; the last angle closes a cell of positive volume
+  (``geometry.py``);
 - z keeps the site apart from every site before it: at least ``min_distance`` times the sum of the two
   covalent radii, over all periodic images. Should x and y leave no such z, every z is allowed;
 - y leaves such a z, as far as a look at ``Y_LINES`` lines can tell.
@@ -16,9 +17,7 @@ Constraints on the composition (``composition.py``) narrow the species further.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
-from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -26,102 +25,8 @@ from torch import Tensor
 
 from materium_rl.composition import CompositionRules, composition_rules
 from materium_rl.constraints import Constraints
-
-MIN_VOLUME_FACTOR = 0.05
-"""Smallest sqrt(1 - cos² α - cos² β - cos² γ + 2 cos α cos β cos γ) of a cell that may be written."""
-PROMPT_LENGTH = 2
-"""``[SOS] [ATOMS]``."""
-CELL_NUMBERS = 6
-Y_LINES = 48
-"""Values of y at which free places are looked for; divides a grid that is a multiple of 48."""
-Z_BIN = 8
-"""Grid points of z that are looked at together then."""
-ROWS_AT_ONCE = 64
-"""Sequences whose lines are looked at together: about 100 MB."""
-# Cell translations within the a-b plane; the images along c are on the circle of z.
-_PLANE_SHIFTS = tuple(product((-1.0, 0.0, 1.0), repeat=2))
-
-
-class TokenClass(IntEnum):
-    """Classes of tokens, in the order of their id ranges."""
-
-    PAD = 0
-    SOS = 1
-    ATOMS = 2
-    LATTICE = 3
-    EOS = 4
-    SPECIES = 5
-    COORDINATE = 6
-    LENGTH = 7
-    ANGLE = 8
-
-
-@dataclass(frozen=True)
-class TokenLayout:
-    """Sizes of the id ranges, the numbers that their tokens stand for, and what species allow.
-
-    Args:
-        species_rank: Place of each species token in the site order; equal where any order goes.
-        species_element: Symbol of the element of each species token.
-        radii: Covalent radius of each species token in Å.
-        grid: Points of the periodic coordinate grid.
-        length_min: Smallest length token in Å.
-        length_step: Step of the length tokens in Å.
-        n_lengths: Number of length tokens.
-        angle_min: Smallest angle token in degrees.
-        angle_step: Step of the angle tokens in degrees.
-        n_angles: Number of angle tokens.
-        max_sites: Largest number of sites.
-        min_distance: Least distance of two sites over the sum of their covalent radii; 0 for no limit.
-    """
-
-    species_rank: tuple[int, ...]
-    species_element: tuple[str, ...]
-    radii: tuple[float, ...]
-    grid: int
-    length_min: float
-    length_step: float
-    n_lengths: int
-    angle_min: float
-    angle_step: float
-    n_angles: int
-    max_sites: int
-    min_distance: float
-
-    @property
-    def n_species(self) -> int:
-        """Number of species tokens."""
-        return len(self.species_rank)
-
-    @property
-    def species_start(self) -> int:
-        """Id of the first species token."""
-        return int(TokenClass.SPECIES)
-
-    @property
-    def coordinate_start(self) -> int:
-        """Id of coordinate 0."""
-        return self.species_start + self.n_species
-
-    @property
-    def length_start(self) -> int:
-        """Id of the smallest length."""
-        return self.coordinate_start + self.grid
-
-    @property
-    def angle_start(self) -> int:
-        """Id of the smallest angle."""
-        return self.length_start + self.n_lengths
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of token ids V."""
-        return self.angle_start + self.n_angles
-
-    @property
-    def max_completion_length(self) -> int:
-        """Tokens after the prompt ``[SOS] [ATOMS]`` at the largest number of sites."""
-        return 4 * self.max_sites + 2 + CELL_NUMBERS
+from materium_rl.geometry import Geometry
+from materium_rl.token_layout import CELL_NUMBERS, PROMPT_LENGTH, TokenClass, TokenLayout
 
 
 class Group(IntEnum):
@@ -177,22 +82,14 @@ class Grammar:
         self.forced_token = torch.tensor([int(_FORCED.get(slot, TokenClass.PAD)) for slot in Slot])
         self.rank = torch.full((layout.vocab_size,), -1)
         self.rank[layout.species_start : layout.coordinate_start] = torch.tensor(layout.species_rank)
-        self.radius = torch.zeros(layout.vocab_size, dtype=torch.float64)
-        self.radius[layout.species_start : layout.coordinate_start] = torch.tensor(
-            layout.radii, dtype=torch.float64
-        )
-        angles = layout.angle_min + layout.angle_step * torch.arange(layout.n_angles, dtype=torch.float64)
-        self.cosines = torch.cos(torch.deg2rad(angles))
-        self.lengths = layout.length_min + layout.length_step * torch.arange(
-            layout.n_lengths, dtype=torch.float64
-        )
-        self.plane_shifts = torch.tensor(_PLANE_SHIFTS, dtype=torch.float64)
+        self.geometry = Geometry(layout)
 
     def to(self, device: torch.device) -> Grammar:
         """Move the tables to ``device``."""
         for name, value in vars(self).items():
             if isinstance(value, Tensor):
                 setattr(self, name, value.to(device))
+        self.geometry.to(device)
         return self
 
     def rules(
@@ -249,18 +146,17 @@ class Grammar:
         if group is Group.SITE:
             return self._sites(ids, positions, rules)
         if group is Group.LENGTH:
-            apart = 2 * self.layout.min_distance * self.radius[ids].max(dim=1).values
-            return self.lengths[None] >= apart[:, None]
+            return self.geometry.long_enough(ids)
         lattice = (ids == TokenClass.LATTICE).long().argmax(dim=1)
         low, high = self.token_range(group)
         allowed = torch.ones((len(ids), high - low), dtype=torch.bool, device=ids.device)
         if group is Group.ANGLE:
             last = (positions == lattice + CELL_NUMBERS - 1).nonzero()[:, 0]
             before = ids[last].gather(1, positions[last, None] - torch.tensor([[1, 0]], device=ids.device))
-            allowed[last] = self._closing_angles(before - self.layout.angle_start)
+            allowed[last] = self.geometry.closing_angles(before - self.layout.angle_start)
         else:
             axis = (positions - lattice - CELL_NUMBERS) % 3
-            for follows, free in ((1, self._free_y), (2, self._free_z)):
+            for follows, free in ((1, self.geometry.free_y), (2, self.geometry.free_z)):
                 rows = (axis == follows).nonzero()[:, 0]
                 if len(rows):
                     allowed[rows] = free(ids[rows], positions[rows], lattice[rows])
@@ -311,106 +207,3 @@ class Grammar:
             allowed[:, self.layout.species_start - low :] &= species
             allowed[:, 0] &= ends
         return allowed
-
-    def _closing_angles(self, before: Tensor) -> Tensor:
-        """Last angles that give a cell of positive volume: offsets (R, 2) -> bool (R, n_angles)."""
-        a, b = self.cosines[before[:, :1]], self.cosines[before[:, 1:]]
-        c = self.cosines[None, :]
-        squared = 1 - a**2 - b**2 - c**2 + 2 * a * b * c
-        return squared >= MIN_VOLUME_FACTOR**2
-
-    def _free_z(self, ids: Tensor, positions: Tensor, lattice: Tensor) -> Tensor:
-        """Grid points of z at which a site keeps its distance from all before it: -> bool (R, grid)."""
-        grid = self.layout.grid
-        xy = ids.gather(1, positions[:, None] - torch.tensor([[1, 0]], device=ids.device))
-        lines = (xy - self.layout.coordinate_start).double()[:, None] / grid
-        free = ~self._closed(ids, positions, lattice, lines, slack=None, bins=grid)[:, 0]
-        return free | ~free.any(dim=1, keepdim=True)
-
-    def _free_y(self, ids: Tensor, positions: Tensor, lattice: Tensor) -> Tensor:
-        """Grid points of y that leave the site a place on the line along z: -> bool (R, grid).
-
-        Looked at on ``Y_LINES`` lines, each for the points next to it: the distance that has to be kept
-        is shortened by how far those are, so that no y is closed off that has a free z.
-        """
-        grid, rows = self.layout.grid, len(ids)
-        x = (ids.gather(1, positions[:, None]) - self.layout.coordinate_start).double() / grid
-        y = torch.arange(Y_LINES, dtype=torch.float64, device=ids.device) / Y_LINES
-        lines = torch.stack([x.expand(rows, Y_LINES), y.expand(rows, Y_LINES)], dim=2)
-        b = self.lengths[ids.gather(1, lattice[:, None] + 2) - self.layout.length_start]
-        bins = grid // Z_BIN
-        free = torch.cat(
-            [
-                ~self._closed(*part, slack=part_b / (2 * Y_LINES), bins=bins).all(dim=2)
-                for *part, part_b in zip(
-                    *(value.split(ROWS_AT_ONCE) for value in (ids, positions, lattice, lines, b)), strict=True
-                )
-            ]
-        )
-        nearest = torch.round(torch.arange(grid, device=ids.device) * (Y_LINES / grid)).long() % Y_LINES
-        free = free[:, nearest]
-        return free | ~free.any(dim=1, keepdim=True)
-
-    def _closed(
-        self,
-        ids: Tensor,
-        positions: Tensor,
-        lattice: Tensor,
-        lines: Tensor,
-        *,
-        slack: Tensor | None,
-        bins: int,
-    ) -> Tensor:
-        """Parts of lines along z that are too near to an earlier site.
-
-        For each earlier site and each translation in the a-b plane that is an interval on the circle of z.
-
-        Args:
-            ids: Sequences (R, T).
-            positions: Index of the last token before x's successor or y's, (R,).
-            lattice: Index of ``[LATTICE]``, (R,).
-            lines: x and y of K lines, (R, K, 2).
-            slack: Å that the least distance is shortened by, (R, 1).
-            bins: Parts of a line, dividing the grid.
-
-        Returns:
-            Whether the whole of each part is closed, bool (R, K, bins).
-        """
-        rows, k, grid = len(ids), lines.shape[1], self.layout.grid
-        site = (positions - lattice - CELL_NUMBERS) // 3
-        most = max(int(site.max()), 1) if rows else 1
-        columns = (lattice + CELL_NUMBERS + 1)[:, None] + torch.arange(3 * most, device=ids.device)[None]
-        earlier = torch.arange(most, device=ids.device)[None] < site[:, None]
-        others = ids.gather(1, columns.clamp(max=ids.shape[1] - 1)).view(rows, most, 3)
-        others = (others - self.layout.coordinate_start).double() / grid
-        own = self.radius[ids.gather(1, PROMPT_LENGTH + site[:, None])]
-        species = ids[:, PROMPT_LENGTH : PROMPT_LENGTH + most]
-        apart = self.layout.min_distance * (self.radius[species] + own)
-        if slack is not None:
-            apart = (apart - slack).clamp(min=0)
-        cell = ids.gather(1, lattice[:, None] + torch.arange(1, 1 + CELL_NUMBERS, device=ids.device))
-        a, b, c = (self.lengths[cell[:, i] - self.layout.length_start][:, None, None, None] for i in range(3))
-        alpha, beta, gamma = (
-            self.cosines[cell[:, i] - self.layout.angle_start][:, None, None, None] for i in range(3, 6)
-        )
-        offset = lines[:, :, None] - others[:, None, :, :2]
-        u = (offset - offset.round())[:, :, :, None] + self.plane_shifts  # (R, K, J, 9, 2), parts of a and b
-        ua, ub = u[..., 0] * a, u[..., 1] * b
-        along = ua * beta + ub * alpha  # component along c, Å
-        half = apart[:, None, :, None] ** 2 - (ua**2 + ub**2 + 2 * ua * ub * gamma) + along**2
-        row, line, other, shift = ((half > 0) & earlier[:, None, :, None]).nonzero(as_tuple=True)
-        length = c[row, 0, 0, 0]
-        reach = half[row, line, other, shift].sqrt() / length
-        centre = others[row, other, 2] - along[row, line, other, shift] / length
-        low = torch.floor((centre - reach) * grid).long() + 1  # grid points within the interval: low..high-1
-        high = torch.ceil((centre + reach) * grid).long()
-        size = grid // bins
-        low, high = -(-low // size), high // size
-        width = (high - low).clamp(min=0, max=bins)
-        low = low % bins
-        steps = torch.zeros((rows * k, 2 * bins + 1), dtype=torch.int32, device=ids.device)
-        one = torch.ones_like(row, dtype=torch.int32)
-        steps.index_put_((row * k + line, low), one, accumulate=True)
-        steps.index_put_((row * k + line, low + width), -one, accumulate=True)
-        covered = steps.cumsum(dim=1)[:, : 2 * bins] > 0
-        return (covered[:, :bins] | covered[:, bins:]).view(rows, k, bins)

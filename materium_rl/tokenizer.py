@@ -25,9 +25,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from materium_rl.canonical import canonical_setting
 from materium_rl.errors import PolicyError, TokenizationError
-from materium_rl.grammar import CELL_NUMBERS, TokenClass, TokenLayout
 from materium_rl.resources import TOKENIZER_VERSION, pretrained_folder
 from materium_rl.structures import covalent_radii, minimum_distance_ratio, to_primitive_niggli
+from materium_rl.token_layout import CELL_NUMBERS, TokenClass, TokenLayout
 
 SPECIAL_TOKENS = ("[PAD]", "[SOS]", "[ATOMS]", "[LATTICE]", "[EOS]")
 SiteOrder = Literal["electronegativity", "heavy_first", "light_first", "xyz", "random"]

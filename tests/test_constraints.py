@@ -17,10 +17,11 @@ from real_structures import aflow_structures
 from materium_rl.config import ModelConfig
 from materium_rl.constraints import Constraints
 from materium_rl.errors import ConfigError
-from materium_rl.grammar import Grammar, TokenClass
+from materium_rl.grammar import Grammar
 from materium_rl.policies.loading import build_model
 from materium_rl.policies.modeling import CrystalForCausalLM
 from materium_rl.policies.sampling import sample, sample_many, sequence_seeds
+from materium_rl.token_layout import TokenClass
 from materium_rl.tokenizer import CrystalCodec, SiteOrder, TokenizerSettings, species_of
 
 ORDERS: tuple[SiteOrder, ...] = ("electronegativity", "xyz")

@@ -10,9 +10,10 @@ import torch
 from pymatgen.core import Element, Lattice, Structure
 from real_structures import aflow_structures
 
-from materium_rl.grammar import Grammar, Group, Slot, TokenClass
+from materium_rl.grammar import Grammar, Group, Slot
 from materium_rl.rewards.validity import Validity
 from materium_rl.structures import covalent_radii, minimum_distance_ratio
+from materium_rl.token_layout import TokenClass
 from materium_rl.tokenizer import CrystalCodec, TokenizerSettings, species_of
 
 
@@ -157,7 +158,9 @@ def test_no_y_is_closed_that_has_a_free_z(grammar: Grammar) -> None:
         rows[:, -3] = start + chosen
         lattice = (rows == TokenClass.LATTICE).long().argmax(dim=1)
         lines = (rows[:, -4:-2] - start).double()[:, None] / 960
-        free = ~grammar._closed(rows, torch.full((24,), n - 3), lattice, lines, slack=None, bins=960)[:, 0]
+        free = ~grammar.geometry.closed(rows, torch.full((24,), n - 3), lattice, lines, slack=None, bins=960)[
+            :, 0
+        ]
         has_free = free.any(dim=1)
         if not allowed.all():
             assert bool(allowed[chosen][has_free].all()), n

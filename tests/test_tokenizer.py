@@ -12,8 +12,8 @@ from real_structures import aflow_structures, rock_salt, rutile
 from transformers import AutoTokenizer
 
 from materium_rl.errors import PolicyError, TokenizationError
-from materium_rl.grammar import TokenClass
 from materium_rl.structures import strip_oxidation_states
+from materium_rl.token_layout import TokenClass
 from materium_rl.tokenizer import CrystalCodec, CrystalTokenizer, TokenizerSettings, species_of
 
 

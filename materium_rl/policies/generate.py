@@ -8,10 +8,10 @@ import torch
 
 from materium_rl.config import GenerateConfig
 from materium_rl.files import atomic_path
-from materium_rl.grammar import TokenClass
 from materium_rl.policies.loading import load_policy
 from materium_rl.policies.sampling import sample_many
 from materium_rl.structure_files import write_structures
+from materium_rl.token_layout import TokenClass
 
 
 def generate(config: GenerateConfig) -> Path:

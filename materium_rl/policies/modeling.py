@@ -20,8 +20,9 @@ from transformers.models.llama.modeling_llama import (
 )
 
 from materium_rl.composition import CompositionRules
-from materium_rl.grammar import PROMPT_LENGTH, Grammar, Group, Places, Slot, TokenLayout
+from materium_rl.grammar import Grammar, Group, Places, Slot
 from materium_rl.resources import pretrained_folder
+from materium_rl.token_layout import PROMPT_LENGTH, TokenLayout
 from materium_rl.tokenizer import TokenizerSettings, read_settings
 
 MASKED_LOGIT = -1e4

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from materium_rl.composition import CompositionRules
-from materium_rl.grammar import Group, Places, Slot, TokenClass
+from materium_rl.grammar import Group, Places, Slot
 from materium_rl.policies.kv_cache import KeyValueCache
 from materium_rl.policies.modeling import CrystalForCausalLM
+from materium_rl.token_layout import TokenClass
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ from trl import GRPOConfig, GRPOTrainer
 
 from materium_rl.config import FinetuneConfig
 from materium_rl.datasets import pad
-from materium_rl.grammar import TokenClass
 from materium_rl.memory import release_memory
 from materium_rl.policies.loading import Policy, load_policy, save_policy
 from materium_rl.policies.modeling import CrystalForCausalLM
@@ -33,6 +32,7 @@ from materium_rl.rl.progress import Progress
 from materium_rl.rl.replay import Memory, ReplayBuffer
 from materium_rl.rl.rollout import Rollout, collect
 from materium_rl.runs import RunFolder
+from materium_rl.token_layout import TokenClass
 from materium_rl.tokenizer import CrystalTokenizer
 
 ROLLOUT_STATE = "rollout_state.pt"

@@ -9,11 +9,11 @@ import torch
 from pymatgen.core import Structure
 from torch import Tensor
 
-from materium_rl.grammar import TokenClass
 from materium_rl.policies.modeling import CrystalForCausalLM
 from materium_rl.policies.sampling import sample, sequence_seeds
 from materium_rl.rewards.score_table import ScoreTable
 from materium_rl.rewards.scoring import Scorer
+from materium_rl.token_layout import TokenClass
 from materium_rl.tokenizer import CrystalCodec
 
 

@@ -15,11 +15,11 @@ import materium_rl.policies.generate as generating
 from materium_rl.config import GenerateConfig
 from materium_rl.constraints import Constraints
 from materium_rl.errors import PolicyError
-from materium_rl.grammar import TokenClass
 from materium_rl.policies.generate import generate
 from materium_rl.policies.loading import load_policy
 from materium_rl.policies.sampling import sample_many
 from materium_rl.structure_files import read_structures
+from materium_rl.token_layout import TokenClass
 
 
 @pytest.fixture
