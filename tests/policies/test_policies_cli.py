@@ -33,11 +33,13 @@ from materium_rl.policies.card import LOSS, loss_in_card, model_card
 from materium_rl.policies.loading import build_model, load_policy, save_policy
 from materium_rl.policies.modeling import CrystalForCausalLM
 from materium_rl.pretrain import pretrain
+from materium_rl.resources import TOKENIZER_VERSION
 from materium_rl.rewards.novelty import Novelty, Tier
 from materium_rl.rewards.references import ReferenceIndex
 from materium_rl.runs import RunFolder
 from materium_rl.structure_files import write_structures
-from materium_rl.tokenizer import TOKENIZER_VERSION, CrystalTokenizer
+from materium_rl.structures import to_primitive_niggli
+from materium_rl.tokenizer import CrystalTokenizer
 
 Result = tuple[int, str, str]
 Command = Callable[..., Result]
@@ -58,7 +60,6 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A policy, a pretraining run, damaged policies and data."""
     folder = tmp_path_factory.mktemp("material")
     data = write_data(folder / "data.json", N)
-    write_structures(small_structures()[N : N + 8], folder / "other.json")
     write_policy(folder / "policy")
     for name in ("old", "torn", "foreign", "bare"):
         shutil.copytree(folder / "policy", folder / name)
@@ -72,7 +73,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "empty").mkdir()
     config = load_config(
         PretrainConfig,
-        overrides={"data": data, "validation_data": folder / "other.json"},
+        overrides={"data": data, "validation_data": data},
         sets=[*OPTIONS, "training.epochs=2", "training.eval_every=3"],
     )
     pretrain(config, folder / "runs" / "mine")
@@ -290,7 +291,7 @@ def test_show_of_another_tokenizer_version_says_so(run: Command) -> None:
 def test_card(run: Command, material: Path) -> None:
     card = (material / "runs/mine/policy/README.md").read_text()
     assert run("card", "runs/mine") == (0, card, "")
-    assert f"| data | {N} training and 8 validation structures |" in card
+    assert f"| data | {N} training and {N} validation structures |" in card
     assert YAML(typ="safe", pure=True).load(card.split("---\n")[1])["library_name"] == "transformers"
     code, out, _ = run("card", "bare")
     assert code == 0
@@ -507,4 +508,6 @@ def test_list_is_light(material: Path) -> None:
 
 def test_numbers_of_the_index_are_those_of_the_structures(material: Path) -> None:
     with np.load(material / "runs/mine/policy/training.npz") as archive:
-        assert sorted(archive["n_sites"].tolist()) == sorted(map(len, small_structures()[:N]))
+        assert sorted(archive["n_sites"].tolist()) == sorted(
+            len(to_primitive_niggli(structure)) for structure in small_structures()[:N]
+        )
