@@ -179,6 +179,7 @@ def test_generate_and_compare_dry_runs(run: Command, folder: Path) -> None:
     }
     (folder / "request.yaml").write_text(out)
     assert run("generate", "--config", "request.yaml", "--dry-run") == (0, out, "")
+    (folder / "request.yaml").unlink()
     code, out, _ = run("compare", "pol", "./pol", "-n", "7", *SITES, "--set", "reward.gates=[]", "--dry-run")
     assert code == 0
     assert YAML(typ="safe", pure=True).load(out)["policies"] == ["pol", "./pol"]

@@ -147,7 +147,7 @@ WRONG = [
     (("pretrain", "--run", "new", "--data", "good.json", "--resume"), r"nothing to resume at new"),
     ((*FINETUNE, "--policy", "gone", *FEW_SITES), r"no policy 'gone'"),
     ((*FINETUNE, "--policy", "bare", *FEW_SITES), r"bare has no tokenizer_config.json"),
-    ((*FINETUNE, "--policy", "old", *FEW_SITES), r"tokenizer version 0, this program reads version 1"),
+    ((*FINETUNE, "--policy", "old", *FEW_SITES), r"tokenizer version 0, this program reads version 2"),
     ((*FINETUNE, "--policy", "torn", *FEW_SITES), r"cannot load the policy in torn"),
     ((*FINETUNE, "--policy", "policy", "--reward", "noveltyy"), r"unknown reward 'noveltyy'; did you mean"),
     ((*FINETUNE, "--policy", "policy", "--reward", "bandgap(taget=1)"), r"(?s)'taget'.*'target'"),

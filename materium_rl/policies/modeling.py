@@ -20,6 +20,7 @@ from transformers.models.llama.modeling_llama import (
 )
 
 from materium_rl.composition import CompositionRules
+from materium_rl.errors import PolicyError
 from materium_rl.grammar import Grammar, Group, Places, Slot
 from materium_rl.resources import pretrained_folder
 from materium_rl.token_layout import PROMPT_LENGTH, TokenLayout
@@ -48,9 +49,14 @@ class CrystalConfig(LlamaConfig):
         """Token id ranges of this policy.
 
         Raises:
-            PolicyError: It was written with another tokenizer version.
+            PolicyError: It was written with another tokenizer version, or is no crystal policy's.
         """
-        return read_settings(self.token_settings or {}).layout()
+        if self.token_settings is None:
+            raise PolicyError(
+                "cannot load the policy: its config.json has no token_settings; expected one written by this "
+                "program"
+            )
+        return read_settings(self.token_settings).layout()
 
 
 def crystal_config(settings: TokenizerSettings, **llama: Any) -> CrystalConfig:

@@ -86,7 +86,7 @@ def test_samples_have_verdicts_and_readable_structures(config: CompareConfig, pr
         found.append(frame)
     structures = [row.structure for row in read_structures(config.out / "samples_tiny.parquet").rows]
     assert [s.composition.reduced_formula for s in structures] == found[0]["formula"].tolist()
-    assert found[0]["formula"].tolist() != found[1]["formula"].tolist()
+    assert found[0]["cif"].tolist() != found[1]["cif"].tolist()
 
 
 def test_json_agrees_with_the_samples(config: CompareConfig, printed: str) -> None:

@@ -204,7 +204,7 @@ def test_colouring_a_known_framework_pays_less_than_a_new_one(novelty):
         (Structure(Lattice.cubic(4), ["H", "H"], [[0, 0, 0], [0.08, 0, 0]]), "0.32 Å apart"),
         (Structure(Lattice.cubic(4), ["Na", "Cl"], [[0, 0, 0], [0, 0, 0]]), "overlap"),
         (Structure(Lattice.cubic(4), ["Na"], [[np.nan, 0, 0]]), "finite"),
-        (Structure(Lattice.orthorhombic(0.6, 0.6, 1e7), ["H"] * 2, [[0, 0, 0], [0, 0, 0.5]]), "needle"),
+        (Structure(Lattice.orthorhombic(1.2, 1.2, 1e7), ["H"] * 2, [[0, 0, 0], [0, 0, 0.5]]), "needle"),
     ],
 )
 def test_junk_is_invalid(novelty, structure, reason):
