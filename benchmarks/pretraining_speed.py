@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from lengths import hold_to_lengths, preset_config, random_policy, sites_like_training
+from lengths import preset_config, random_policy, rules_for, sites_like_training
 from torch import Tensor, nn
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 from transformers.modeling_outputs import CausalLMOutputWithPast
@@ -59,11 +59,10 @@ class Speed:
 def sequences_like_training(n: int) -> list[np.ndarray]:
     """Grammatical sequences of a small random policy, with the lengths of the training structures."""
     model = random_policy("nano").eval()
-    grammar, sites = hold_to_lengths(model), sites_like_training(n)
-    rows = []
-    for part in sites.split(256):
-        grammar.wanted = part
-        ids = sample(model, sequence_seeds(len(rows), len(part)), prompt=PROMPT).ids
+    rows: list[np.ndarray] = []
+    for sites in sites_like_training(n).split(256):
+        seeds = sequence_seeds(len(rows), len(sites))
+        ids = sample(model, seeds, prompt=PROMPT, rules=rules_for(model, sites)).ids
         rows += [np.array([*PROMPT, *row[row != 0].tolist()], dtype=np.int32) for row in ids]
     return rows
 

@@ -28,9 +28,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from lengths import LengthGrammar, hold_to_lengths, preset_policy, sites_like_training
+from lengths import preset_policy, rules_for, sites_like_training
 from torch import Tensor
 
+from materium_rl.composition import CompositionRules
 from materium_rl.grammar import Grammar, Group
 from materium_rl.policies.modeling import CrystalForCausalLM
 from materium_rl.policies.sampling import sample, sequence_seeds
@@ -44,8 +45,13 @@ CHECKED = 16
 """Sequences of each run that are read by the grammar."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
-Contender = Callable[[CrystalForCausalLM, Tensor], list[Tensor]]
-"""(policy with a ``LengthGrammar``, numbers of sites (N,)) -> N whole sequences."""
+Contender = Callable[[CrystalForCausalLM, CompositionRules], list[Tensor]]
+"""(policy, numbers of sites of N rows) -> N whole sequences."""
+
+
+def rows_of(rules: CompositionRules) -> int:
+    assert rules.row is not None
+    return len(rules.row)
 
 
 def trimmed(rows: Tensor) -> list[Tensor]:
@@ -53,9 +59,8 @@ def trimmed(rows: Tensor) -> list[Tensor]:
     return [row[row != TokenClass.PAD] for row in rows]
 
 
-def this_sampler(model: CrystalForCausalLM, sites: Tensor) -> list[Tensor]:
-    model.grammar.wanted = sites  # type: ignore[attr-defined]
-    ids = sample(model, sequence_seeds(0, len(sites)), prompt=PROMPT).ids
+def this_sampler(model: CrystalForCausalLM, rules: CompositionRules) -> list[Tensor]:
+    ids = sample(model, sequence_seeds(0, rows_of(rules)), prompt=PROMPT, rules=rules).ids
     return trimmed(torch.cat([torch.tensor(PROMPT).expand(len(ids), -1), ids], dim=1))
 
 
@@ -71,14 +76,13 @@ def ready_vectors(model: CrystalForCausalLM) -> Iterator[Tensor]:
 
 
 @torch.inference_mode()
-def uncached(model: CrystalForCausalLM, sites: Tensor) -> list[Tensor]:
+def uncached(model: CrystalForCausalLM, rules: CompositionRules) -> list[Tensor]:
     with ready_vectors(model) as vectors:
-        return [written_alone(model, n, vectors) for n in sites]
+        return [written_alone(model, rules.at(slice(i, i + 1)), vectors) for i in range(rows_of(rules))]
 
 
-def written_alone(model: CrystalForCausalLM, n_sites: Tensor, vectors: Tensor) -> Tensor:
+def written_alone(model: CrystalForCausalLM, rules: CompositionRules, vectors: Tensor) -> Tensor:
     grammar = model.grammar
-    grammar.wanted = n_sites[None]  # type: ignore[attr-defined]
     ids = torch.tensor([PROMPT])
     while ids[0, -1] != TokenClass.EOS:
         places = grammar.places(ids)
@@ -87,7 +91,8 @@ def written_alone(model: CrystalForCausalLM, n_sites: Tensor, vectors: Tensor) -
         if group is not Group.FORCED:
             hidden = model.model(inputs_embeds=model.embed(ids, places, vectors), use_cache=False)
             position = torch.tensor([ids.shape[1] - 1])
-            logits = model.group_logits(hidden.last_hidden_state[:, -1], ids, position, group, vectors)
+            last = hidden.last_hidden_state[:, -1]
+            logits = model.group_logits(last, ids, position, group, vectors, rules)
             token = torch.multinomial(logits.softmax(-1), 1)[0] + grammar.token_range(group)[0]
         ids = torch.cat([ids, token[None]], dim=1)
     return ids[0]
@@ -95,9 +100,8 @@ def written_alone(model: CrystalForCausalLM, n_sites: Tensor, vectors: Tensor) -
 
 def hugging_face(cache: str) -> Contender:
     @torch.inference_mode()
-    def generate(model: CrystalForCausalLM, sites: Tensor) -> list[Tensor]:
-        model.grammar.wanted = sites  # type: ignore[attr-defined]
-        prompt = torch.tensor([PROMPT]).expand(len(sites), -1).contiguous()
+    def generate(model: CrystalForCausalLM, rules: CompositionRules) -> list[Tensor]:
+        prompt = torch.tensor([PROMPT] * rows_of(rules))
         with ready_vectors(model):
             rows = model.generate(
                 prompt,
@@ -110,6 +114,7 @@ def hugging_face(cache: str) -> Contender:
                 pad_token_id=int(TokenClass.PAD),
                 eos_token_id=int(TokenClass.EOS),
                 cache_implementation=cache,
+                rules=rules,
             )
         return trimmed(rows)
 
@@ -142,24 +147,29 @@ class Setting:
 
     def speeds(self, model: CrystalForCausalLM) -> dict[str, float]:
         """Median tokens/s of each contender."""
+        short = rules_for(model, torch.full((self.batch,), WARM_UP_SITES))
         for name in self.names:
-            CONTENDERS[name](model, torch.full((self.batch,), WARM_UP_SITES))
-        grammar = Grammar(model.config.layout())
+            CONTENDERS[name](model, short)
+        rules = rules_for(model, self.sites)
         rounds: dict[str, list[float]] = {name: [] for name in self.names}
         begin = time.perf_counter()
         for repeat in range(2 * self.repeats):
             if repeat >= self.repeats and time.perf_counter() - begin > 20:
                 break
             for name in self.names:
-                seconds, written = self.timed(model, CONTENDERS[name])
+                seconds, written = self.timed(model, CONTENDERS[name], rules)
                 rounds[name].append(sum(len(row) - PROMPT_LENGTH for row in written) / seconds)
-                check(written, self.sites, grammar)
+                check(written, self.sites, model.grammar)
         return {name: statistics.median(values) for name, values in rounds.items()}
 
-    def timed(self, model: CrystalForCausalLM, contender: Contender) -> tuple[float, list[Tensor]]:
+    def timed(
+        self, model: CrystalForCausalLM, contender: Contender, rules: CompositionRules
+    ) -> tuple[float, list[Tensor]]:
         """Seconds of one run, and what it wrote."""
         begin = time.perf_counter()
-        written = [row for part in self.sites.split(self.batch) for row in contender(model, part)]
+        written: list[Tensor] = []
+        for first in range(0, len(self.sites), self.batch):
+            written += contender(model, rules.at(slice(first, first + self.batch)))
         return time.perf_counter() - begin, written
 
 
@@ -179,8 +189,6 @@ def lines(name: str, dtypes: list[str], batches: list[int], repeats: int) -> Ite
     size = sum(p.numel() for p in model.parameters()) / 1e6
     for dtype in dtypes:
         model = model.to(DTYPES[dtype])
-        grammar: LengthGrammar = hold_to_lengths(model)
-        assert model.grammar is grammar
         alone = Setting(("uncached",), sites_like_training(ALONE), 1, repeats).speeds(model)["uncached"]
         for batch in batches:
             sites = sites_like_training(max(batch, ALONE))
