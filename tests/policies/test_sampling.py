@@ -9,6 +9,7 @@ from real_structures import aflow_structures
 from transformers import AutoModelForCausalLM
 
 from materium_rl.config import ModelConfig
+from materium_rl.constraints import Constraints
 from materium_rl.datasets import equivalent, pad
 from materium_rl.policies.loading import build_model, load_policy, save_policy
 from materium_rl.policies.modeling import CrystalForCausalLM, crystal_config
@@ -101,15 +102,16 @@ def test_same_seed_same_crystal_whatever_the_batch(model) -> None:
 
 
 def test_rows_that_leave_do_not_disturb_the_others(short_model) -> None:
-    """Few sites in a large batch: rows end at five places, and are sorted before they do."""
-    together = sample_many(short_model, 200, seed=4, batch_size=200)
-    sequences = torch.cat([torch.tensor([[1, 2]]).expand(200, 2), together.ids], dim=1)
-    lengths = (together.ids != 0).sum(dim=1)
+    """Rows of 1 to 5 sites, mixed: they end at five places and are sorted before they do."""
+    row = torch.arange(200) % 5
+    rules = short_model.grammar.rules([Constraints(n_sites=(n, n)) for n in range(1, 6)], row=row)
+    drawn = sample_many(short_model, 200, seed=4, batch_size=200, rules=rules)
+    sequences = torch.cat([torch.tensor([[1, 2]]).expand(200, 2), drawn.ids], dim=1)
     with torch.inference_mode():
-        forced, _ = short_model.token_log_probs(sequences, first=2)
-    assert len(lengths.unique()) == 5
-    assert (forced - together.log_probs).abs().max() < 1e-4
-    assert all(short_model.grammar.accepts(row[row != 0]) for row in sequences)
+        forced, _ = short_model.token_log_probs(sequences, first=2, rules=rules)
+    assert torch.equal((drawn.ids != 0).sum(dim=1), 4 * row + 12)
+    assert (forced - drawn.log_probs).abs().max() < 1e-4
+    assert all(short_model.grammar.accepts(sequence[sequence != 0]) for sequence in sequences)
 
 
 def test_queries_may_share_keys(codec) -> None:
