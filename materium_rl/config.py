@@ -104,7 +104,7 @@ class PretrainConfig(Section):
     training: TrainingConfig = TrainingConfig()
 
 
-UNIQUENESS = 'uniqueness(by=["structure", "framework"], exponent=[1.0, 0.9], window=640)'
+UNIQUENESS = 'uniqueness(by=["structure", "framework"], exponent=[1.0, 0.25], window=640)'
 """Default gate against collapse: credit falls with how often a structure and its framework were just seen."""
 
 
@@ -133,14 +133,11 @@ class RewardConfig(Section):
 class RLConfig(Section):
     """The GRPO update; names and meanings as in TRL."""
 
-    steps: int = Field(100, ge=1)
+    steps: int = Field(200, ge=1)
     batch_size: int = Field(128, ge=2, description="completions per step")
     group_size: int = Field(128, ge=2, description="completions that share one baseline")
-    learning_rate: float = Field(3e-4, gt=0)
-    schedule: Literal["constant_with_warmup", "linear", "cosine"] = Field(
-        "constant_with_warmup", description="how the learning rate goes on after five steps of warm-up"
-    )
-    kl_coef: float = Field(0.08, ge=0, description="weight of the KL divergence from the reference policy")
+    learning_rate: float = Field(4e-4, gt=0)
+    kl_coef: float = Field(0.05, ge=0, description="weight of the KL divergence from the reference policy")
     clip_range: float = Field(0.2, gt=0)
     num_iterations: int = Field(1, ge=1, description="updates per batch of completions")
     loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo"] = "dapo"
