@@ -133,7 +133,7 @@ class RewardConfig(Section):
 class RLConfig(Section):
     """The GRPO update; names and meanings as in TRL."""
 
-    steps: int = Field(200, ge=1)
+    steps: int = Field(150, ge=1)
     batch_size: int = Field(128, ge=2, description="completions per step")
     group_size: int = Field(128, ge=2, description="completions that share one baseline")
     learning_rate: float = Field(4e-4, gt=0)
