@@ -103,7 +103,7 @@ class Geometry:
 
         Args:
             ids: Sequences (R, T).
-            positions: Index of the last token before x's successor or y's, (R,).
+            positions: Index of a coordinate of the site that is written, (R,).
             lattice: Index of ``[LATTICE]``, (R,).
             lines: x and y of K lines, (R, K, 2).
             slack: Å that the least distance is shortened by, (R, 1).

@@ -60,6 +60,12 @@ class Slot(IntEnum):
 _FORCED = {Slot.ATOMS: TokenClass.ATOMS, Slot.END: TokenClass.EOS, Slot.DONE: TokenClass.PAD}
 
 
+def lattice_index(ids: Tensor) -> Tensor:
+    """Index of ``[LATTICE]`` in each of (R, T) sequences, T where it is not written yet: (R,)."""
+    is_lattice = ids == TokenClass.LATTICE
+    return torch.where(is_lattice.any(dim=1), is_lattice.long().argmax(dim=1), ids.shape[1])
+
+
 class Places(NamedTuple):
     """What is written after each token.
 
@@ -116,8 +122,7 @@ class Grammar:
             first: Index of the first token whose successor is asked for.
         """
         position = torch.arange(first, ids.shape[1], device=ids.device)[None]
-        is_lattice = ids == TokenClass.LATTICE
-        lattice = torch.where(is_lattice.any(dim=1), is_lattice.long().argmax(dim=1), ids.shape[1])[:, None]
+        lattice = lattice_index(ids)[:, None]
         after = position - lattice
         sites_end = CELL_NUMBERS + 3 * (lattice - PROMPT_LENGTH)
         coordinate = (after - CELL_NUMBERS).clamp(min=0)
@@ -147,7 +152,7 @@ class Grammar:
             return self._sites(ids, positions, rules)
         if group is Group.LENGTH:
             return self.geometry.long_enough(ids)
-        lattice = (ids == TokenClass.LATTICE).long().argmax(dim=1)
+        lattice = lattice_index(ids)
         low, high = self.token_range(group)
         allowed = torch.ones((len(ids), high - low), dtype=torch.bool, device=ids.device)
         if group is Group.ANGLE:

@@ -8,13 +8,13 @@ import resource
 import subprocess
 import sys
 import types
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
+from tiny import Command, in_process
 
-from materium_rl import __version__, cli
+from materium_rl import __version__
 from materium_rl.config import FinetuneConfig
 from materium_rl.errors import PolicyError, RewardError
 from materium_rl.resources import POLICY_FILES
@@ -38,9 +38,6 @@ class Sites(Reward):
         return Identity()
 '''
 
-Result = tuple[int, str, str]
-Command = Callable[..., Result]
-
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -62,16 +59,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def run(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """Run ``materium-rl`` in this process: (exit code, stdout, stderr)."""
 
-    def command(*args: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["materium-rl", *args])
-        try:
-            cli.main()
-        except SystemExit as error:
-            out, err = capsys.readouterr()
-            return int(error.code or 0), out, err
-        raise AssertionError("main() returned without an exit code")
-
-    return command
+    return in_process(monkeypatch, capsys)
 
 
 def files(folder: Path) -> set[str]:

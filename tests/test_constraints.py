@@ -13,12 +13,11 @@ import pytest
 import torch
 from pydantic import ValidationError
 from real_structures import aflow_structures
+from tiny import random_model
 
-from materium_rl.config import ModelConfig
 from materium_rl.constraints import Constraints
 from materium_rl.errors import ConfigError
 from materium_rl.grammar import Grammar
-from materium_rl.policies.loading import build_model
 from materium_rl.policies.modeling import CrystalForCausalLM
 from materium_rl.policies.sampling import sample, sample_many, sequence_seeds
 from materium_rl.token_layout import TokenClass
@@ -27,7 +26,6 @@ from materium_rl.tokenizer import CrystalCodec, SiteOrder, TokenizerSettings, sp
 ORDERS: tuple[SiteOrder, ...] = ("electronegativity", "xyz")
 FEW = ("Li", "O|-2", "O|-1", "Fe|+2", "Fe|+3")
 FEW_SITES = 4
-TINY = ModelConfig(hidden_size=32, layers=2, heads=4, intermediate_size=64, dropout=0.0)
 REQUESTS = (
     Constraints(allowed="Li,Fe,O,Na", required="Fe", n_sites="4..7", n_elements="2..3"),
     Constraints(formula="SrTiO3"),
@@ -153,14 +151,6 @@ def codec(request: pytest.FixtureRequest) -> CrystalCodec:
             min_distance=0.3,
         )
     )
-
-
-def random_model(codec: CrystalCodec) -> CrystalForCausalLM:
-    torch.manual_seed(0)
-    model = build_model(codec.settings, TINY)
-    for parameter in model.parameters():  # far from uniform, so that mistakes show
-        parameter.data.mul_(3.0)
-    return model.eval()
 
 
 @pytest.fixture(scope="module")

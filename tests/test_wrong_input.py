@@ -10,22 +10,16 @@ import json
 import re
 import shutil
 import signal
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from pymatgen.core import Lattice, Structure
-from tiny import OPTIONS, small_structures, start, wait_for, write_data, write_policy
+from tiny import OPTIONS, Command, in_process, small_structures, start, wait_for, write_data, write_policy
 
-from materium_rl import cli
 from materium_rl.config import FinetuneConfig
 from materium_rl.rewards import registry
 from materium_rl.runs import RunFolder
 from materium_rl.structure_files import write_structures
-
-Result = tuple[int, str, str]
-Command = Callable[..., Result]
 
 PLUGIN = '''
 def few_sites(structures):
@@ -87,16 +81,7 @@ def run(
     monkeypatch.chdir(material)
     monkeypatch.setattr(registry, "_FROM_FILES", {})
 
-    def command(*args: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["materium-rl", *args])
-        try:
-            cli.main()
-        except SystemExit as error:
-            out, err = capsys.readouterr()
-            return int(error.code or 0), out, err
-        raise AssertionError("main() returned without an exit code")
-
-    return command
+    return in_process(monkeypatch, capsys)
 
 
 def files(folder: Path) -> dict[str, bytes | None]:

@@ -6,15 +6,19 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+import pytest
 import torch
 from pymatgen.core import Structure
 from real_structures import aflow_structures
 
+from materium_rl import cli
 from materium_rl.config import ModelConfig
 from materium_rl.policies.loading import build_model, save_policy
+from materium_rl.policies.modeling import CrystalForCausalLM
 from materium_rl.structure_files import write_structures
 from materium_rl.structures import minimum_distance_ratio
 from materium_rl.tokenizer import CrystalCodec, TokenizerSettings, species_of
@@ -51,9 +55,42 @@ def write_policy(folder: Path) -> Path:
     return folder
 
 
+def random_model(codec: CrystalCodec) -> CrystalForCausalLM:
+    """A policy with random weights far from uniform, so that mistakes in its probabilities show."""
+    torch.manual_seed(0)
+    model = build_model(codec.settings, SHAPE)
+    for parameter in model.parameters():
+        parameter.data.mul_(3.0)
+    return model.eval()
+
+
 def tiny_codec() -> CrystalCodec:
     """Codec of the small structures."""
     return CrystalCodec(TokenizerSettings(species=species_of(small_structures()), max_sites=MAX_SITES))
+
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+def in_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *first: str) -> Command:
+    """A function that runs ``materium-rl`` in this process: (exit code, stdout, stderr).
+
+    Args:
+        monkeypatch: Sets the arguments.
+        capsys: Takes the output.
+        *first: Arguments that every command starts with.
+    """
+
+    def command(*args: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["materium-rl", *first, *args])
+        try:
+            cli.main()
+        except SystemExit as error:
+            out, err = capsys.readouterr()
+            return int(error.code or 0), out, err
+        raise AssertionError("main() returned without an exit code")
+
+    return command
 
 
 def start(*args: str, cwd: Path) -> subprocess.Popen[str]:

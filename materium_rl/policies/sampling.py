@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from materium_rl.composition import CompositionRules
-from materium_rl.grammar import Group, Places, Slot
+from materium_rl.grammar import Group, Places, Slot, lattice_index
 from materium_rl.policies.kv_cache import KeyValueCache
 from materium_rl.policies.modeling import CrystalForCausalLM
 from materium_rl.token_layout import TokenClass
@@ -115,9 +115,7 @@ def sample(
 
 def _longest_first(history: Tensor) -> Tensor:
     """Order of (R, T) sequences by length, those first whose number of sites is still open: (R,)."""
-    is_lattice = history == TokenClass.LATTICE
-    n_sites = torch.where(is_lattice.any(dim=1), is_lattice.long().argmax(dim=1), history.shape[1])
-    return n_sites.argsort(descending=True, stable=True)
+    return lattice_index(history).argsort(descending=True, stable=True)
 
 
 def _draw(

@@ -30,7 +30,7 @@ class ReplayBuffer:
     """The best crystals so far, ``per_framework`` of each framework, ``capacity`` in all.
 
     Args:
-        capacity: Most crystals that are held; 0 holds none.
+        capacity: Most crystals that are held.
         per_framework: Most crystals of one framework.
     """
 

@@ -11,7 +11,7 @@ import re
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -23,9 +23,19 @@ from huggingface_hub import constants
 from huggingface_hub.errors import EntryNotFoundError
 from pymatgen.core import Lattice, Structure
 from ruamel.yaml import YAML
-from tiny import MAX_SITES, OPTIONS, SHAPE, small_structures, tiny_codec, write_data, write_policy
+from tiny import (
+    MAX_SITES,
+    OPTIONS,
+    SHAPE,
+    Command,
+    in_process,
+    small_structures,
+    tiny_codec,
+    write_data,
+    write_policy,
+)
 
-from materium_rl import cli, resources
+from materium_rl import resources
 from materium_rl.config import PretrainConfig, load_config
 from materium_rl.errors import AssetError, ConfigError, PolicyError
 from materium_rl.hub import is_hub_id
@@ -41,8 +51,6 @@ from materium_rl.structure_files import write_structures
 from materium_rl.structures import to_primitive_niggli
 from materium_rl.tokenizer import CrystalTokenizer
 
-Result = tuple[int, str, str]
-Command = Callable[..., Result]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PARTS = {
     "config.json",
@@ -85,16 +93,7 @@ def run(material: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     """Run ``materium-rl policies`` in this process, in the folder of the material."""
     monkeypatch.chdir(material)
 
-    def command(*args: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["materium-rl", "policies", *args])
-        try:
-            cli.main()
-        except SystemExit as error:
-            out, err = capsys.readouterr()
-            return int(error.code or 0), out, err
-        raise AssertionError("main() returned without an exit code")
-
-    return command
+    return in_process(monkeypatch, capsys, "policies")
 
 
 @pytest.fixture

@@ -6,17 +6,15 @@ import numpy as np
 import pytest
 import torch
 from real_structures import aflow_structures
+from tiny import random_model
 from transformers import AutoModelForCausalLM
 
-from materium_rl.config import ModelConfig
 from materium_rl.constraints import Constraints
 from materium_rl.datasets import equivalent, pad
-from materium_rl.policies.loading import build_model, load_policy, save_policy
+from materium_rl.policies.loading import load_policy, save_policy
 from materium_rl.policies.modeling import CrystalForCausalLM, crystal_config
 from materium_rl.policies.sampling import sample, sample_many, sequence_seeds
 from materium_rl.tokenizer import CrystalCodec, TokenizerSettings, species_of
-
-TINY = ModelConfig(hidden_size=32, layers=2, heads=4, intermediate_size=64, dropout=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +38,6 @@ def short_codec(codec: CrystalCodec) -> CrystalCodec:
 @pytest.fixture(scope="module")
 def short_model(short_codec: CrystalCodec) -> CrystalForCausalLM:
     return random_model(short_codec)
-
-
-def random_model(codec: CrystalCodec) -> CrystalForCausalLM:
-    torch.manual_seed(0)
-    model = build_model(codec.settings, TINY)
-    for parameter in model.parameters():  # far from uniform, so that mistakes show
-        parameter.data.mul_(3.0)
-    return model.eval()
 
 
 def whole(codec: CrystalCodec, ids: torch.Tensor) -> torch.Tensor:
