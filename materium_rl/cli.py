@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -195,6 +195,17 @@ def generate(
     formula: Annotated[
         str | None, typer.Option("--formula", metavar="LiFeO2", help="Exact formula, up to a factor.")
     ] = None,
+    condition: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--condition",
+            metavar="NAME=V[,V..]",
+            help="Property to ask for, such as band_gap=1.5; repeatable. Several values: every combination.",
+        ),
+    ] = None,
+    guidance: Annotated[
+        float | None, typer.Option("--guidance", metavar="S", help="Above 1 conditions count for more.")
+    ] = None,
     out: Out = None,
     config: Configs = None,
     sets: Sets = None,
@@ -208,8 +219,15 @@ def generate(
 
     composition = {"allowed": elements, "required": require, "forbidden": forbid, "n_sites": sites}
     composition |= {"n_elements": n_elements, "formula": formula}
-    overrides = {"policy": policy, "n": n, "seed": seed, "temperature": temperature, "out": out}
+    overrides: dict[str, Any] = {
+        "policy": policy,
+        "n": n,
+        "seed": seed,
+        "temperature": temperature,
+        "out": out,
+    }
     overrides |= {f"constraints.{key}": value for key, value in composition.items()}
+    overrides |= {"conditions": _conditions(condition), "guidance": guidance}
     settings = load_config(GenerateConfig, config or [], overrides, sets or [])
     policy_path(settings.policy)
     check_output_folder(settings.out, overwrite=overwrite)
@@ -217,7 +235,7 @@ def generate(
         _print_config(settings)
         return
 
-    from materium_rl.policies.generate import generate as sample
+    from materium_rl.generate import generate as sample
 
     sample(settings)
 
@@ -365,6 +383,19 @@ def _gates(names: Sequence[str] | None) -> tuple[str, ...] | None:
             raise ConfigError("--gate none cannot be combined with other gates")
         return ()
     return tuple(names)
+
+
+def _conditions(texts: Sequence[str] | None) -> dict[str, str] | None:
+    """``["band_gap=1", "band_gap=2"]`` -> ``{"band_gap": "1,2"}``; None if none is given."""
+    from materium_rl.errors import ConfigError
+
+    values: dict[str, str] = {}
+    for text in texts or ():
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not equals or not name or not value:
+            raise ConfigError(f"--condition {text!r}: expected name=value, such as band_gap=1.5")
+        values[name] = f"{values[name]},{value}" if name in values else value
+    return values or None
 
 
 def _check_exists(path: Path, option: str) -> None:

@@ -11,10 +11,11 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from materium_rl.conditions import CONDITIONS, Values, check_values
 from materium_rl.constraints import Constraints
 from materium_rl.errors import ConfigError
 
@@ -92,6 +93,23 @@ class TrainingConfig(Section):
     bf16: bool = Field(True, description="bf16 autocast")
 
 
+class ConditionsConfig(Section):
+    """What a policy learns to be asked for."""
+
+    names: tuple[str, ...] = Field(
+        (),
+        description="conditions to learn; values that the data lack are computed",
+    )
+    dropout: float = Field(0.5, ge=0, le=1, description="share of structures shown without any condition")
+    labels: Path | None = Field(None, description="run on the same data whose computed values are used again")
+
+    @field_validator("names")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        check_values(dict.fromkeys(names, ()))
+        return tuple(name for name in CONDITIONS if name in names)
+
+
 class PretrainConfig(Section):
     """Everything that ``materium-rl pretrain`` needs."""
 
@@ -102,6 +120,7 @@ class PretrainConfig(Section):
     tokenizer: TokenizerConfig = TokenizerConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
+    conditions: ConditionsConfig = ConditionsConfig()
 
 
 UNIQUENESS = 'uniqueness(by=["structure", "framework"], exponent=[1.0, 0.25], window=640)'
@@ -204,7 +223,21 @@ class GenerateConfig(Section):
     temperature: float = Field(1.0, gt=0)
     batch_size: int = Field(128, ge=1)
     constraints: Constraints = Constraints()
+    conditions: dict[str, Values] = Field(
+        {}, description="values that the samples are asked for; of several, n samples of each combination"
+    )
+    guidance: float = Field(
+        1.0,
+        ge=0,
+        description="above 1 the conditions count for more, and samples vary less; 1 takes no extra time",
+    )
     out: Path = Path("generated")
+
+    @field_validator("conditions")
+    @classmethod
+    def _known_conditions(cls, values: dict[str, Values]) -> dict[str, Values]:
+        check_values(values)
+        return values
 
 
 class CompareConfig(Section):

@@ -18,7 +18,12 @@ def _split(value: Any) -> Any:
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
-def _known_elements(symbols: tuple[str, ...]) -> tuple[str, ...]:
+def known_elements(symbols: tuple[str, ...]) -> tuple[str, ...]:
+    """The symbols without repeats.
+
+    Raises:
+        ValueError: One of them is not an element.
+    """
     from pymatgen.core import Element
 
     for symbol in symbols:
@@ -48,7 +53,26 @@ def _ordered(bounds: tuple[int, int]) -> tuple[int, int]:
     return bounds
 
 
-Elements = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_known_elements)]
+def formula_unit(formula: str) -> dict[str, int]:
+    """Atoms of each element in the smallest whole formula unit.
+
+    Raises:
+        ValueError: It is not a formula.
+    """
+    from pymatgen.core import Composition, Element
+
+    wrong = f"{formula!r} is not a formula: expected elements and whole numbers, such as LiFeO2"
+    try:
+        amounts = Composition(formula).get_el_amt_dict()
+    except (ValueError, KeyError, TypeError):  # its ways to refuse a text
+        raise ValueError(wrong) from None
+    if not amounts or any(n != round(n) or not Element.is_valid_symbol(e) for e, n in amounts.items()):
+        raise ValueError(wrong)
+    divisor = gcd(*(round(n) for n in amounts.values()))
+    return {element: round(n) // divisor for element, n in amounts.items()}
+
+
+Elements = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(known_elements)]
 """Element symbols, also read from ``"Li,Fe,O"``."""
 Bounds = Annotated[tuple[int, int], BeforeValidator(_bounds), AfterValidator(_ordered)]
 """Smallest and largest number, also read from ``8`` and ``"4..12"``."""
@@ -72,19 +96,7 @@ class Constraints(BaseModel):
     @cached_property
     def formula_unit(self) -> dict[str, int]:
         """Atoms of each element in the smallest whole formula unit; empty without a formula."""
-        if self.formula is None:
-            return {}
-        from pymatgen.core import Composition, Element
-
-        wrong = f"{self.formula!r} is not a formula: expected elements and whole numbers, such as LiFeO2"
-        try:
-            amounts = Composition(self.formula).get_el_amt_dict()
-        except (ValueError, KeyError, TypeError):  # its ways to refuse a text
-            raise ValueError(wrong) from None
-        if not amounts or any(n != round(n) or not Element.is_valid_symbol(e) for e, n in amounts.items()):
-            raise ValueError(wrong)
-        divisor = gcd(*(round(n) for n in amounts.values()))
-        return {element: round(n) // divisor for element, n in amounts.items()}
+        return {} if self.formula is None else formula_unit(self.formula)
 
     def units(self, largest: int) -> range:
         """Numbers of formula units whose sites are within ``n_sites`` and at most ``largest``."""

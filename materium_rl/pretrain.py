@@ -1,316 +1,33 @@
-"""Next-token training of a crystal policy.
-
-The loop: batches of similar length in random order, bf16 autocast, AdamW with warm-up and a cosine,
-an exponential moving average of the weights, validation in nats per structure with a few samples,
-early stopping.
-"""
+"""``materium-rl pretrain``: read structures and labels, train a policy, keep the best."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 import pickle
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from materium_rl.config import PretrainConfig, TrainingConfig
-from materium_rl.datasets import (
-    bucketed_batches,
-    equivalent,
-    hold_out,
-    pad,
-    read_reduced,
-    tokenize,
-    write_dropped,
-)
-from materium_rl.errors import ConfigError, MateriumError
-from materium_rl.files import atomic_path
+from materium_rl.config import PretrainConfig
+from materium_rl.datasets import hold_out, read_reduced, tokenize, write_dropped
+from materium_rl.errors import ConfigError
 from materium_rl.interrupts import GracefulInterrupt
-from materium_rl.memory import release_memory
-from materium_rl.policies.card import LOSS
-from materium_rl.policies.loading import build_model, load_policy, save_policy
+from materium_rl.labels import COMPUTED, conditions_of, label, load_labels, save_labels, statistics
+from materium_rl.policies.loading import build_model, load_policy
 from materium_rl.policies.modeling import CrystalForCausalLM
-from materium_rl.policies.sampling import sample_many
 from materium_rl.resources import TRAINING_INDEX
-from materium_rl.rewards.base import Invalid
-from materium_rl.rewards.validity import Validity
 from materium_rl.runs import RunFolder, check_run_folder
-from materium_rl.structure_files import ReadResult
+from materium_rl.structure_files import ReadResult, StructureRow
 from materium_rl.tokenizer import CrystalCodec, TokenizerSettings, species_of
+from materium_rl.trainer import Trainer, TrainingSet
 from materium_rl.training_index import kept_rows, write_training_index
 
-EVALUATION_BATCH = 128
-EVALUATION_SAMPLES = 32
-RELEASE_EVERY = 10
-"""Steps between two ``release_memory``."""
-FIXED = ("batch_size", "learning_rate", "weight_decay")
-"""Training options that a resumed run cannot change: the optimizer and the batches carry them."""
-KEEP_CHECKPOINTS = 2
-"""The newest to resume from, and the one before it; the best weights are kept apart, in ``policy``."""
-
-
-@dataclass
-class Progress:
-    """Where a training stands; saved in every checkpoint."""
-
-    step: int = 0
-    epoch: int = 0
-    batch: int = 0
-    best: float = math.inf
-    best_step: int = 0
-    stale: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    loss_sum: float = 0.0
-    """Training loss since the last validation, in nats, over ``loss_count`` structures."""
-    loss_count: int = 0
-
-
-def nats_per_structure(
-    model: CrystalForCausalLM, sequences: Sequence[np.ndarray], device: torch.device
-) -> float:
-    """Mean negative log-likelihood of whole sequences, in nats (depends on the grid and the steps)."""
-    model.eval()
-    order = np.argsort([len(s) for s in sequences])
-    total = 0.0
-    with torch.inference_mode():
-        for i in range(0, len(order), EVALUATION_BATCH):
-            batch = pad([sequences[j] for j in order[i : i + EVALUATION_BATCH]]).to(device)
-            total -= float(model.token_log_probs(batch)[0].sum())
-    return total / len(sequences)
-
-
-def sample_table(model: CrystalForCausalLM, codec: CrystalCodec, n: int, *, seed: int) -> pd.DataFrame:
-    """Samples of a policy, one row each: formula, n_sites, valid, reason of an invalid one, cif."""
-    completions = sample_many(model, n, seed=seed)
-    structures = [codec.decode(row.tolist()) for row in completions.ids]
-    reasons = [r.reason if isinstance(r, Invalid) else "" for r in Validity().measure(structures)]
-    rows = [
-        {
-            "formula": structure.composition.element_composition.reduced_formula,
-            "n_sites": len(structure),
-            "valid": not reason,
-            "reason": reason,
-            "cif": structure.to(fmt="cif"),
-        }
-        for structure, reason in zip(structures, reasons, strict=True)
-    ]
-    return pd.DataFrame(rows)
-
-
-class Trainer:
-    """One training run; all its state is in ``state_dict``.
-
-    Args:
-        model: Policy to train, on its device.
-        codec: Codec of the sequences.
-        training: Token sequences to learn.
-        validation: Token sequences that stop the training.
-        config: The whole pretraining config.
-        run: Where metrics and checkpoints go.
-    """
-
-    def __init__(
-        self,
-        model: CrystalForCausalLM,
-        codec: CrystalCodec,
-        training: Sequence[np.ndarray],
-        validation: Sequence[np.ndarray],
-        config: PretrainConfig,
-        run: RunFolder,
-    ) -> None:
-        self.model, self.codec, self.config, self.run = model, codec, config, run
-        self.training, self.validation = training, validation
-        self.device = next(model.parameters()).device
-        self.settings: TrainingConfig = config.training
-        self.batches_per_epoch = math.ceil(len(training) / self.settings.batch_size)
-        self.total_steps = self.batches_per_epoch * self.settings.epochs
-        self.optimizer = torch.optim.AdamW(
-            _parameter_groups(model, self.settings.weight_decay),
-            lr=self.settings.learning_rate,
-            betas=(0.9, 0.95),
-            fused=self.device.type == "cuda",
-        )
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
-        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(self.settings.ema_decay))
-        self.progress = Progress()
-
-    def _rate(self, step: int) -> float:
-        if step < self.settings.warmup_steps:
-            return (step + 1) / self.settings.warmup_steps
-        done = (step - self.settings.warmup_steps) / max(1, self.total_steps - self.settings.warmup_steps)
-        return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-
-    def fit(self, interrupt: GracefulInterrupt) -> Progress:
-        """Train until the last epoch, an interrupt, or ``patience`` validations without improvement.
-
-        An interrupt saves without validating, so that a resumed run is the uninterrupted one.
-
-        Raises:
-            MateriumError: The validation loss is no finite number any more.
-        """
-        progress = self.progress
-        started = time.monotonic()
-        if progress.stale >= self.settings.patience:
-            return progress
-        for batch in self._batches():
-            progress.loss_sum += self._update(batch)
-            progress.loss_count += len(batch)
-            if progress.step % RELEASE_EVERY == 0:
-                release_memory()
-            evaluate = progress.step % self.settings.eval_every == 0 or progress.step == self.total_steps
-            if evaluate or interrupt.requested:
-                progress.seconds += time.monotonic() - started
-                started = time.monotonic()
-                if evaluate:
-                    self._evaluate()
-                self._save()
-            if interrupt.requested or progress.stale >= self.settings.patience:
-                break
-        return progress
-
-    def _batches(self) -> Iterator[np.ndarray]:
-        lengths = [len(s) for s in self.training]
-        while self.progress.epoch < self.settings.epochs:
-            rng = np.random.default_rng((self.config.seed, 1, self.progress.epoch))
-            batches = list(bucketed_batches(lengths, self.settings.batch_size, rng))
-            while self.progress.batch < len(batches):
-                batch = batches[self.progress.batch]
-                self.progress.batch += 1
-                yield batch
-            self.progress.epoch, self.progress.batch = self.progress.epoch + 1, 0
-
-    def _augmented(self, index: int) -> np.ndarray:
-        ids = self.training[index]
-        rng = np.random.default_rng((self.config.seed, 2, self.progress.epoch, int(index)))
-        share = self.settings.augment * (1 - self.progress.step / self.total_steps)
-        return equivalent(ids, self.codec, rng) if rng.random() < share else ids
-
-    def _update(self, batch: np.ndarray) -> float:
-        """One optimizer step; returns the summed loss of the batch in nats."""
-        self.model.train()
-        tokens = pad([self._augmented(i) for i in batch]).to(self.device)
-        real = int((tokens != 0).sum())
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.settings.bf16):
-            loss: Tensor = -self.model.token_log_probs(tokens)[0].sum()
-        (loss / real).backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
-        self.optimizer.step()
-        self.schedule.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.average.update_parameters(self.model)
-        self.progress.step += 1
-        self.progress.tokens += real
-        return float(loss.detach())
-
-    @property
-    def _policy(self) -> CrystalForCausalLM:
-        return cast("CrystalForCausalLM", self.average.module)
-
-    def _evaluate(self) -> None:
-        """Validate and sample the averaged weights; keep them if they are the best so far."""
-        progress = self.progress
-        loss = nats_per_structure(self._policy, self.validation, self.device)
-        if not math.isfinite(loss):
-            raise MateriumError(
-                f"training diverged: the validation loss is {loss} at step {progress.step}; lower "
-                "training.learning_rate or lengthen training.warmup_steps"
-            )
-        samples = sample_table(self._policy, self.codec, EVALUATION_SAMPLES, seed=self.config.seed)
-        better = loss < progress.best - 0.01
-        progress.stale = 0 if better else progress.stale + 1
-        if better:
-            progress.best, progress.best_step = loss, progress.step
-            with atomic_path(self.run.path / "policy") as folder:
-                save_policy(self._policy, self.codec.settings, folder, facts=self._facts(loss))
-        self.run.write_samples(progress.step, samples)
-        self._record(loss, float(samples["valid"].mean()), better)
-        progress.loss_sum, progress.loss_count = 0.0, 0
-
-    def _facts(self, validation_loss: float) -> dict[str, str]:
-        """Rows of the model card."""
-        return {
-            "data": f"{len(self.training):,} training and {len(self.validation):,} validation structures",
-            "training": f"{self.progress.step:,} steps of {self.settings.batch_size} structures, "
-            f"seed {self.config.seed}",
-            LOSS: f"{validation_loss:.2f}",
-        }
-
-    def _record(self, validation_loss: float, valid: float, better: bool) -> None:
-        progress = self.progress
-        row = {
-            "step": progress.step,
-            "epoch": progress.epoch + progress.batch / self.batches_per_epoch,
-            "train/nats_per_structure": progress.loss_sum / progress.loss_count,
-            "validation/nats_per_structure": validation_loss,
-            "samples/valid": valid,
-            "learning_rate": self.schedule.get_last_lr()[0],
-            "tokens_per_second": progress.tokens / max(progress.seconds, 1e-9),
-            "seconds": progress.seconds,
-        }
-        self.run.append_metrics(row)
-        print(
-            f"step {progress.step}/{self.total_steps}  epoch {row['epoch']:.2f}  "
-            f"train {row['train/nats_per_structure']:.2f}  "
-            f"validation {validation_loss:.2f} nats/structure{' *' if better else ''}  "
-            f"valid {valid:.0%} of {EVALUATION_SAMPLES}  {row['tokens_per_second']:.0f} tokens/s",
-            flush=True,
-        )
-
-    def _save(self) -> None:
-        with self.run.checkpoint(self.progress.step, keep=KEEP_CHECKPOINTS) as folder:
-            torch.save(self.state_dict(), folder / "trainer.pt")
-            (folder / "progress.json").write_text(json.dumps(vars(self.progress)), encoding="utf-8")
-            save_policy(self._policy, self.codec.settings, folder / "policy")
-
-    def identity(self) -> dict[str, Any]:
-        """What a resumed run must have in common with the run that it continues."""
-        digest = hashlib.sha256()
-        for ids in (*self.training, *self.validation):
-            digest.update(ids.tobytes())
-        return {
-            "species": len(self.codec.settings.species),
-            "training structures": len(self.training),
-            "validation structures": len(self.validation),
-            "digest of all token sequences": digest.hexdigest()[:16],
-            "model": self.config.model.model_dump(mode="json"),
-            "seed": self.config.seed,
-            **{f"training.{key}": getattr(self.settings, key) for key in FIXED},
-        }
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that ``load_state_dict`` needs to go on exactly."""
-        return {
-            "model": self.model.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "progress": vars(self.progress),
-            "identity": self.identity(),
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where ``state_dict`` was taken."""
-        self.model.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.progress = Progress(**state["progress"])
-        torch.set_rng_state(state["rng"])
-        if state["cuda_rng"]:
-            torch.cuda.set_rng_state_all(state["cuda_rng"])
+LABELS = "labels_{}.parquet"
+"""In the run folder: condition values of the ``training`` and the ``validation`` structures."""
+CONDITIONER = "conditioner."
+"""First part of the names of the weights that only conditions need."""
 
 
 def pretrain(config: PretrainConfig, run: Path, *, resume: bool = False, overwrite: bool = False) -> Path:
@@ -331,23 +48,34 @@ def pretrain(config: PretrainConfig, run: Path, *, resume: bool = False, overwri
     train_set.require_any(config.data)
     validation_set.require_any(config.validation_data or config.data)
     print(f"training: {train_set.summary()}\nvalidation: {validation_set.summary()}", flush=True)
-    model = build_model(settings, config.model).to(device)
+    folder = RunFolder(run)
+    names, before = config.conditions.names, run if resume else config.conditions.labels
+    rows = {"training": kept_rows(training, train_set), "validation": kept_rows(validation, validation_set)}
+    frames = {part: _labelled(part, rows[part], names, before) for part in rows} if names else {}
+    labels = {part: conditions_of(frame) for part, frame in frames.items()}
+    known = statistics(labels["training"], names, frames["training"].attrs[COMPUTED]) if names else None
+    model = build_model(settings, config.model, known).to(device)
     if config.initial_policy:
         _copy_weights(config.initial_policy, model, settings)
-    folder = RunFolder(run)
-    trainer = Trainer(model, codec, train_set.sequences, validation_set.sequences, config, folder)
+    train, validate = (
+        TrainingSet(data.sequences, model.encode_conditions(labels[part]).to("cpu") if names else None)
+        for part, data in (("training", train_set), ("validation", validation_set))
+    )
+    trainer = Trainer(model, codec, train, validate, config, folder)
     checkpoint = folder.latest_checkpoint() if resume else None
     if checkpoint:
         trainer.load_state_dict(_checked_state(checkpoint, trainer))
     RunFolder.create(run, config, resume=resume, overwrite=overwrite)
     write_dropped(run / "dropped.txt", {"training": train_set, "validation": validation_set})
+    for part, frame in frames.items():
+        save_labels(frame, run / LABELS.format(part))
     with GracefulInterrupt() as interrupt:
         progress = trainer.fit(interrupt)
     if interrupt.requested:
         print(f"saved at step {progress.step}; go on with: materium-rl pretrain --run {run} --resume")
         raise KeyboardInterrupt
     if not (run / "policy" / TRAINING_INDEX).is_file():
-        print(write_training_index(kept_rows(training, train_set), run / "policy"), flush=True)
+        print(write_training_index(rows["training"], run / "policy"), flush=True)
     best = f"best validation {progress.best:.2f} nats/structure at step {progress.best_step}"
     print(f"{best}: {run / 'policy'}")
     return run
@@ -378,16 +106,31 @@ def _checked_state(checkpoint: Path, trainer: Trainer) -> dict[str, Any]:
     return state
 
 
+def _labelled(
+    part: str, rows: Sequence[StructureRow], names: Sequence[str], before: Path | None
+) -> pd.DataFrame:
+    """Labels of the structures of a part, read from an earlier run where there is one."""
+    path = before / LABELS.format(part) if before else None
+    if path and path.is_file():
+        return load_labels(path, rows, names)
+    return label(rows, names)
+
+
 def _copy_weights(name: str, model: CrystalForCausalLM, settings: TokenizerSettings) -> None:
-    """Start from the weights of another policy of the same shape and token settings."""
+    """Start from the weights of another policy of the same shape and token settings.
+
+    One that knows no conditions can start one that shall learn them.
+    """
     initial = load_policy(name)
-    shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in (initial.model, model)]
-    if initial.codec.settings != settings or shapes[0] != shapes[1]:
+    before, now = ({k: v.shape for k, v in m.state_dict().items()} for m in (initial.model, model))
+    if initial.model.conditioner is None:
+        now = {k: shape for k, shape in now.items() if not k.startswith(CONDITIONER)}
+    if initial.codec.settings != settings or before != now:
         raise ConfigError(
             f"initial_policy {name}: its tokens or its size differ from those of this config and data; "
             "use the same data, tokenizer and model sections that it was trained with"
         )
-    model.load_state_dict(initial.model.state_dict())
+    model.load_state_dict({**model.state_dict(), **initial.model.state_dict()})
 
 
 def _read(config: PretrainConfig) -> tuple[ReadResult, ReadResult]:
@@ -401,9 +144,3 @@ def _read(config: PretrainConfig) -> tuple[ReadResult, ReadResult]:
 def _token_settings(config: PretrainConfig, training: ReadResult) -> TokenizerSettings:
     options = config.tokenizer.model_dump(exclude={"oxidation"})
     return TokenizerSettings(species=species_of(row.structure for row in training.rows), **options)
-
-
-def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    decayed = [p for p in model.parameters() if p.ndim >= 2]
-    other = [p for p in model.parameters() if p.ndim < 2]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": other, "weight_decay": 0.0}]

@@ -14,6 +14,7 @@ from transformers.utils import logging as transformers_logging
 from materium_rl.config import ModelConfig
 from materium_rl.errors import ConfigError, PolicyError
 from materium_rl.policies.card import CARD, model_card
+from materium_rl.policies.conditioning import Statistics
 from materium_rl.policies.modeling import CrystalConfig, CrystalForCausalLM, crystal_config
 from materium_rl.resources import TRAINING_INDEX, policy_path
 from materium_rl.tokenizer import CrystalCodec, CrystalTokenizer, TokenizerSettings, load_tokenizer
@@ -28,8 +29,15 @@ class Policy:
     folder: Path
 
 
-def build_model(settings: TokenizerSettings, shape: ModelConfig) -> CrystalForCausalLM:
+def build_model(
+    settings: TokenizerSettings, shape: ModelConfig, conditions: Statistics | None = None
+) -> CrystalForCausalLM:
     """A new policy with random weights (from torch's global generator).
+
+    Args:
+        settings: Token settings.
+        shape: Shape of the transformer.
+        conditions: Statistics of the conditions that it shall learn (``labels.statistics``).
 
     Raises:
         ConfigError: The attention asked for is not installed.
@@ -42,6 +50,7 @@ def build_model(settings: TokenizerSettings, shape: ModelConfig) -> CrystalForCa
         intermediate_size=shape.intermediate_size,
         dropout=shape.dropout,
         attention_dropout=shape.dropout,
+        condition_statistics=conditions,
     )
     config._attn_implementation = shape.attention
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -20,8 +21,10 @@ from transformers.models.llama.modeling_llama import (
 )
 
 from materium_rl.composition import CompositionRules
+from materium_rl.conditions import Conditions
 from materium_rl.errors import PolicyError
 from materium_rl.grammar import Grammar, Group, Places, Slot
+from materium_rl.policies.conditioning import ConditionBatch, Conditioner, encode_conditions
 from materium_rl.resources import pretrained_folder
 from materium_rl.token_layout import PROMPT_LENGTH, TokenLayout
 from materium_rl.tokenizer import TokenizerSettings, read_settings
@@ -36,6 +39,7 @@ class CrystalConfig(LlamaConfig):
     Args:
         token_settings: ``TokenizerSettings`` as a dict; fixes the grammar and the vocabulary.
         dropout: Dropout after the embedding, each attention block and each MLP.
+        condition_statistics: Training values of each condition that the policy knows; None for none.
     """
 
     model_type = "crystal"
@@ -44,6 +48,7 @@ class CrystalConfig(LlamaConfig):
 
     token_settings: dict[str, Any] | None = None
     dropout: float = 0.0
+    condition_statistics: dict[str, dict[str, Any]] | None = None
 
     def layout(self) -> TokenLayout:
         """Token id ranges of this policy.
@@ -133,6 +138,15 @@ def numeric_features(layout: TokenLayout) -> Tensor:
     return torch.cat([other, numeric]).float()
 
 
+def guide(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+    """Classifier-free guidance (Ho and Salimans, arXiv 2207.12598) on last hidden states.
+
+    Logits are linear in them, so this is guidance of the logits: 1 is the conditional policy, 0 the
+    unconditional one.
+    """
+    return unconditional + scale * (conditional - unconditional)
+
+
 class CrystalForCausalLM(LlamaPreTrainedModel, GenerationMixin):
     """Autoregressive crystal policy.
 
@@ -156,7 +170,11 @@ class CrystalForCausalLM(LlamaPreTrainedModel, GenerationMixin):
         self.slot_embedding = nn.Embedding(len(Slot), config.hidden_size)
         self.site_embedding = nn.Embedding(layout.n_species, config.hidden_size)
         self.embedding_dropout = nn.Dropout(config.dropout)
+        names = list(config.condition_statistics or {})
+        self.conditioner = Conditioner(layout, names, config.hidden_size) if names else None
         self.post_init()
+        if self.conditioner is not None:
+            self.conditioner.start_silent()
 
     @classmethod
     def from_pretrained(
@@ -194,13 +212,26 @@ class CrystalForCausalLM(LlamaPreTrainedModel, GenerationMixin):
         )
         return vectors
 
-    def embed(self, ids: Tensor, places: Places, vectors: Tensor) -> Tensor:
+    def encode_conditions(self, conditions: Sequence[Conditions]) -> ConditionBatch:
+        """Tensors of the conditions of B sequences, on the device of the weights.
+
+        Raises:
+            ConfigError: A condition that this policy does not know.
+        """
+        known = self.config.condition_statistics or {}
+        batch = encode_conditions(conditions, self.config.layout(), known)
+        return batch.to(self.number_embedding.weight.device)
+
+    def embed(
+        self, ids: Tensor, places: Places, vectors: Tensor, conditions: ConditionBatch | None = None
+    ) -> Tensor:
         """Input vectors of the last tokens of sequences.
 
         Args:
             ids: Sequences from ``[SOS]``, (B, T).
             places: What follows each of the last L tokens, (B, L).
             vectors: Token vectors (V, hidden).
+            conditions: Conditions of the B sequences.
 
         Returns:
             (B, L, hidden).
@@ -211,7 +242,10 @@ class CrystalForCausalLM(LlamaPreTrainedModel, GenerationMixin):
         species = ids.gather(1, columns) - self.grammar.layout.species_start
         written = self.grammar.group[places.slot] == Group.COORDINATE
         sites = self.site_embedding(torch.where(written, species, 0)) * written[..., None]
-        return cast("Tensor", self.embedding_dropout(tokens + sites))
+        x = tokens + sites
+        if conditions is not None and self.conditioner is not None:
+            x = x + self.conditioner(conditions, ids, places)
+        return cast("Tensor", self.embedding_dropout(x))
 
     def forward(
         self,
@@ -221,6 +255,7 @@ class CrystalForCausalLM(LlamaPreTrainedModel, GenerationMixin):
         labels: Tensor | None = None,
         logits_to_keep: int | Tensor = 0,
         rules: CompositionRules | None = None,
+        conditions: ConditionBatch | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Masked logits of the next token.
@@ -233,6 +268,7 @@ class CrystalForCausalLM(LlamaPreTrainedModel, GenerationMixin):
             labels: Targets (B, T), -100 ignored; gives the mean loss in nats per token.
             logits_to_keep: Number of last positions whose logits are wanted, 0 for all.
             rules: Constraints on the composition of the B sequences (``grammar.rules``).
+            conditions: Conditions of the B sequences (``encode_conditions``).
             **kwargs: Passed to the Llama layers (``past_key_values``, ``use_cache``, ``position_ids``).
 
         Returns:
@@ -242,7 +278,7 @@ class CrystalForCausalLM(LlamaPreTrainedModel, GenerationMixin):
         first = ids.shape[1] - input_ids.shape[1]
         vectors = self.token_vectors()
         outputs = self.model(
-            inputs_embeds=self.embed(ids, self.grammar.places(ids, first), vectors),
+            inputs_embeds=self.embed(ids, self.grammar.places(ids, first), vectors, conditions),
             attention_mask=attention_mask,
             **kwargs,
         )
@@ -294,6 +330,8 @@ class CrystalForCausalLM(LlamaPreTrainedModel, GenerationMixin):
         temperature: float = 1.0,
         first: int = 1,
         rules: CompositionRules | None = None,
+        conditions: ConditionBatch | None = None,
+        guidance: float = 1.0,
     ) -> tuple[Tensor, Tensor]:
         """Log-probabilities of given tokens and entropies of their distributions.
 
@@ -304,13 +342,20 @@ class CrystalForCausalLM(LlamaPreTrainedModel, GenerationMixin):
             temperature: Sampling temperature that the logits are divided by.
             first: Index of the first token that is scored, at least 1.
             rules: Constraints that the B sequences were sampled under (``grammar.rules``).
+            conditions: Conditions that they were sampled with (``encode_conditions``).
+            guidance: Scale of classifier-free guidance that they were sampled with.
 
         Returns:
             Log-probabilities and entropies in nats, each (B, T - first); 0 for forced and pad tokens.
         """
         places, vectors = self.grammar.places(input_ids), self.token_vectors()
-        hidden = self.model(inputs_embeds=self.embed(input_ids, places, vectors), use_cache=False)
-        hidden = hidden.last_hidden_state[:, first - 1 : -1]
+        x = self.embed(input_ids, places, vectors, conditions)
+        if guided := conditions is not None and guidance != 1.0:
+            x = torch.cat([x, self.embed(input_ids, places, vectors)])
+        hidden = self.model(inputs_embeds=x, use_cache=False).last_hidden_state[:, first - 1 : -1]
+        if guided:
+            told, untold = hidden.chunk(2)
+            hidden = guide(told, untold, guidance)
         groups, targets = self.grammar.group[places.slot[:, first - 1 : -1]], input_ids[:, first:]
         log_probs = torch.zeros(targets.shape, dtype=torch.float32, device=targets.device)
         entropies = torch.zeros_like(log_probs)

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from materium_rl.composition import CompositionRules
 from materium_rl.grammar import Group, Places, Slot, lattice_index
+from materium_rl.policies.conditioning import ConditionBatch
 from materium_rl.policies.kv_cache import KeyValueCache
-from materium_rl.policies.modeling import CrystalForCausalLM
+from materium_rl.policies.modeling import CrystalForCausalLM, guide
 from materium_rl.token_layout import TokenClass
 
 
@@ -56,6 +57,8 @@ def sample(
     temperature: float = 1.0,
     prompt: Sequence[int] = (1, 2),
     rules: CompositionRules | None = None,
+    conditions: ConditionBatch | None = None,
+    guidance: float = 1.0,
 ) -> Completions:
     """Sample one completion per seed, by inverting the cumulative distribution (no top-k, no top-p).
 
@@ -65,6 +68,8 @@ def sample(
         temperature: Divides the logits.
         prompt: Token ids that every sequence starts with.
         rules: Constraints on the composition of the N sequences (``model.grammar.rules``).
+        conditions: Conditions of the N sequences (``model.encode_conditions``).
+        guidance: Scale of classifier-free guidance; other than 1, each sequence takes two rows of a step.
     """
     training = model.training
     model.eval()
@@ -78,11 +83,25 @@ def sample(
     log_probs = torch.zeros((n, length), device=device)
     ids[:, : len(prompt)] = torch.tensor(prompt, device=device)
     alive = torch.arange(n, device=device)
-    cache = KeyValueCache(model, n, length)
+    copies = 2 if conditions is not None and guidance != 1.0 else 1
+    cache = KeyValueCache(model, copies * n, length)
     history = ids[:, : len(prompt)]
     places = grammar.places(history)
-    beginning = model.embed(history[:1], Places(*(p[:1] for p in places)), vectors)
-    hidden = cache.step(beginning).expand(n, -1)
+
+    def step() -> Tensor:
+        """Last hidden states of the running rows; of guided ones two copies stand side by side."""
+        x = model.embed(history, places, vectors, conditions)
+        if copies == 1:
+            return cache.step(x)
+        x = torch.stack([x, model.embed(history, places, vectors)], dim=1).flatten(0, 1)
+        pairs = cache.step(x).unflatten(0, (-1, 2))
+        return guide(pairs[:, 0], pairs[:, 1], guidance)
+
+    if conditions is None:
+        beginning = model.embed(history[:1], Places(*(p[:1] for p in places)), vectors)
+        hidden = cache.step(beginning).expand(n, -1)
+    else:
+        hidden = step()
     for position in range(len(prompt), length):
         uniform = uniforms[alive, position]
         tokens, chosen = _draw(
@@ -99,15 +118,17 @@ def sample(
                 break
             if not bool(running[:count].all()):  # rows had no length yet when they were last sorted
                 order = _longest_first(history)
-                cache.reorder(order)
+                cache.reorder(order if copies == 1 else _pairs(order))
                 alive, history = alive[order], history[order]
                 places = Places(*(p[order] for p in places))
                 rules = rules and rules.at(order)
-            cache.narrow(count)
+                conditions = conditions and conditions.at(order)
+            cache.narrow(copies * count)
             alive, history = alive[:count], history[:count]
             places = Places(*(p[:count] for p in places))
             rules = rules and rules.at(slice(count))
-        hidden = cache.step(model.embed(history, places, vectors))
+            conditions = conditions and conditions.at(slice(count))
+        hidden = step()
     model.train(training)
     end = int((ids != TokenClass.PAD).sum(dim=1).max())
     return Completions(ids[:, len(prompt) : end].clone(), log_probs[:, len(prompt) : end].clone())
@@ -116,6 +137,11 @@ def sample(
 def _longest_first(history: Tensor) -> Tensor:
     """Order of (R, T) sequences by length, those first whose number of sites is still open: (R,)."""
     return lattice_index(history).argsort(descending=True, stable=True)
+
+
+def _pairs(order: Tensor) -> Tensor:
+    """The order of rows that stand in pairs, from that of the pairs."""
+    return torch.stack([2 * order, 2 * order + 1], dim=1).flatten()
 
 
 def _draw(
@@ -156,6 +182,8 @@ def sample_many(
     temperature: float = 1.0,
     batch_size: int = 128,
     rules: CompositionRules | None = None,
+    conditions: ConditionBatch | None = None,
+    guidance: float = 1.0,
 ) -> Completions:
     """Sample n completions in batches; sequence i has the seed (seed, 0, i)."""
     parts = [
@@ -164,6 +192,8 @@ def sample_many(
             sequence_seeds(seed, min(batch_size, n - first), first=first),
             temperature=temperature,
             rules=rules and rules.at(slice(first, first + batch_size)),
+            conditions=conditions and conditions.at(slice(first, first + batch_size)),
+            guidance=guidance,
         )
         for first in range(0, n, batch_size)
     ]

@@ -11,11 +11,11 @@ import pytest
 from safetensors.torch import load_file, save_file
 from tiny import write_policy
 
-import materium_rl.policies.generate as generating
+import materium_rl.generate as generating
 from materium_rl.config import GenerateConfig
 from materium_rl.constraints import Constraints
 from materium_rl.errors import PolicyError
-from materium_rl.policies.generate import generate
+from materium_rl.generate import generate
 from materium_rl.policies.loading import load_policy
 from materium_rl.policies.sampling import sample_many
 from materium_rl.structure_files import read_structures
