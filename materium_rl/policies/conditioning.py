@@ -29,6 +29,8 @@ logarithm where the policy sees that), ``low`` and ``high``."""
 ATOMIC_MASS = 1.66053907
 """Å3 g/cm3 per atomic mass unit (CODATA 2018)."""
 WAVES = 8
+GAIN = 10.0
+"""Token vectors are about 0.1 long in each direction; the network behind the conditions wants about 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,17 +158,21 @@ class Conditioner(nn.Module):
         self.crystal_system = nn.Embedding(len(CRYSTAL_SYSTEMS), hidden)
         self.volume = nn.Linear(1 + 2 * WAVES, hidden, bias=False)
         self.slot = nn.Embedding(len(Slot), hidden)
-        self.norm = nn.RMSNorm(hidden)
         self.inner = nn.Linear(hidden, hidden)
         self.outer = nn.Linear(hidden, hidden, bias=False)
         self._tables: tuple[Tensor, Tensor] | None = None
 
     def start_silent(self) -> None:
-        """Fresh weights, of a size that lets conditions be learnt quickly; at first they do nothing."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                module.reset_parameters()
-        nn.init.zeros_(self.outer.weight)
+        """Let the conditions do nothing, as at the start of a training.
+
+        The vectors of the values are added to the tokens as they are, so from zero they learn as fast as a
+        token's own; the network behind them adds what depends on several values and on the place.
+        """
+        for module in (self.given, self.numbers, self.elements, self.volume, self.outer):
+            nn.init.zeros_(module.weight)
+        for table in (self.sites, self.missing_sites, self.space_group, self.crystal_system):
+            nn.init.zeros_(table.weight)
+        nn.init.zeros_(self.given.bias)
 
     def forward(self, batch: ConditionBatch, ids: Tensor, places: Places) -> Any:
         """Vectors for the last L tokens of sequences.
@@ -181,10 +187,9 @@ class Conditioner(nn.Module):
         """
         counts = self._counts(ids, places.slot.shape[1])
         choosing = places.slot == Slot.SITE
-        x = self._constant(batch)[:, None] + self.slot(places.slot)
-        x = x + self._composition(batch, counts, choosing)
+        x = self._constant(batch)[:, None] + self._composition(batch, counts, choosing)
         x = x + self._cell(batch, counts, ids, places)
-        x = self.outer(nn.functional.silu(self.inner(self.norm(x))))
+        x = x + self.outer(nn.functional.silu(self.inner(x * GAIN + self.slot(places.slot))))
         asked = batch.given.any(dim=1)
         return x * asked[:, None, None].to(x.dtype)
 
