@@ -300,6 +300,6 @@ def test_reward_of_the_readme_works(run: Command, folder: Path) -> None:
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     (folder / "my_rewards.py").write_text(re.search(r"```python\n(.*?)```", readme, re.DOTALL)[1])
     code, _, err = run(
-        *FINETUNE, "--plugin", "my_rewards.py", "--reward", "novelty + density(target=7)", "--dry-run"
+        *FINETUNE, "--plugin", "my_rewards.py", "--reward", "novelty + volume(target=9)", "--dry-run"
     )
     assert (code, err) == (0, "")

@@ -25,7 +25,10 @@ PAGES = [
     *sorted((REPOSITORY / "docs").glob("*.md")),
 ]
 DRY = ("pretrain", "finetune", "generate", "compare")
-BUILT_IN = ("validity", "stability", "bandgap", "novelty", "uniqueness")
+BUILT_IN = (
+    "validity", "stability", "bandgap", "novelty", "uniqueness", "density", "hhi", "formation_energy",
+    "magnetic_density", "bulk_modulus", "shear_modulus", "space_group",
+)  # fmt: skip
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -55,15 +58,15 @@ def plugin(page: Path, folder: Path) -> Path:
 
 def test_reward_of_the_readme_measures_and_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_FROM_FILES", {})
-    assert registry.load_plugin(plugin(REPOSITORY / "README.md", tmp_path)) == ["density"]
-    (term,) = parse("density(target=7)")
+    assert registry.load_plugin(plugin(REPOSITORY / "README.md", tmp_path)) == ["volume"]
+    (term,) = parse("volume(target=11)")
     reward = registry.create(term.name, term.options)
     iron = Structure(Lattice.cubic(2.866), ["Fe", "Fe"], [[0, 0, 0], [0.5, 0.5, 0.5]])
     (result,) = reward.measure([iron])
     assert isinstance(result, Measurement)
-    assert result.value == pytest.approx(7.88, abs=0.01)  # g/cm³, two atoms of 55.845 u in 23.54 Å³
-    assert reward.shaping()(7.0) == 1.0
-    assert reward.shaping()(7.5) == pytest.approx(0.6065, abs=1e-4)  # one width off: exp(-1/2)
+    assert result.value == pytest.approx(11.77, abs=0.01)  # Å³, two atoms in 2.866³
+    assert reward.shaping()(11.0) == 1.0
+    assert reward.shaping()(12.0) == pytest.approx(0.6065, abs=1e-4)  # one width off: exp(-1/2)
 
 
 def test_function_of_the_docs_measures_and_scores(tmp_path: Path) -> None:

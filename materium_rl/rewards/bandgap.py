@@ -9,25 +9,15 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from pydantic import Field, PrivateAttr
 
-from materium_rl.resources import asset_path
-from materium_rl.rewards.base import Failure, Invalid, Measurement, Result, Reward
+from materium_rl.rewards.base import Failure, Measurement, Result, Reward
 from materium_rl.rewards.shaping import TargetWindow
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-    from materium_rl.rewards.megnet import CrystalGraph, MEGNetConfig, MEGNetEnsemble
+    from materium_rl.rewards.megnet_ensemble import MEGNetEnsemble
 
-MEMBERS = {"all": range(6), "reward": range(3), "evaluation": range(3, 6)}
-BATCH_SIZE = 64
-CLOSEST_CONTACT = 0.5
-"""Å; nothing in nature comes closer (H2 has 0.74)."""
-HIGHEST_DENSITY = 0.5
-"""Sites per Å³; diamond has 0.18."""
-MOST_IMAGES = 200_000
-"""Periodic images of sites in the search for neighbours; a 20-site cell seldom has 3,000."""
-HYDROGEN = ("D", "T")
-"""Isotopes that the network treats as hydrogen."""
+MEMBERS = {"all": "012345", "reward": "012", "evaluation": "345"}
 
 
 class BandGap(Reward):
@@ -62,10 +52,9 @@ class BandGap(Reward):
 
     def load(self) -> None:
         """Read the chosen members of the bundled ensemble."""
-        from materium_rl.rewards.megnet import MEGNetEnsemble
+        from materium_rl.rewards.megnet_ensemble import MEGNetEnsemble
 
-        weights, config = asset_path("bandgap/model.safetensors"), asset_path("bandgap/config.json")
-        self._ensemble = MEGNetEnsemble(weights, config, MEMBERS[self.members])
+        self._ensemble = MEGNetEnsemble("bandgap", MEMBERS[self.members])
 
     def shaping(self) -> TargetWindow:
         """A Gaussian window around the target."""
@@ -73,14 +62,8 @@ class BandGap(Reward):
 
     def measure(self, structures: Sequence[Structure]) -> list[Result]:
         """Band gaps in eV of N structures; oxidation states are ignored."""
-        from materium_rl.rewards.megnet import CrystalGraph
-
-        ensemble = self._loaded()
-        prepared = [prepare(structure, ensemble.config) for structure in structures]
-        graphs = [item for item in prepared if isinstance(item, CrystalGraph)]
-        batches = (graphs[i : i + BATCH_SIZE] for i in range(0, len(graphs), BATCH_SIZE))
-        measured = (result for batch in batches for result in self._predict(ensemble, batch))
-        return [next(measured) if isinstance(item, CrystalGraph) else item for item in prepared]
+        predictions = self._loaded().measure(structures, self.fidelity)
+        return [self._result(item) if isinstance(item, np.ndarray) else item for item in predictions]
 
     def _loaded(self) -> MEGNetEnsemble:
         if self._ensemble is None:
@@ -88,55 +71,9 @@ class BandGap(Reward):
         assert self._ensemble is not None
         return self._ensemble
 
-    def _predict(self, ensemble: MEGNetEnsemble, graphs: Sequence[CrystalGraph]) -> list[Result]:
-        gaps = ensemble.predict(graphs, self.fidelity)  # (members, G)
-        results: list[Result] = []
-        for mean, spread in zip(gaps.mean(axis=0).tolist(), gaps.std(axis=0).tolist(), strict=True):
-            if math.isfinite(mean):
-                results.append(Measurement(max(0.0, mean), spread, {"band_gap_unclipped": mean}))
-            else:
-                results.append(Failure(f"the band-gap network returned {mean}"))
-        return results
-
-
-def prepare(structure: Structure, config: MEGNetConfig) -> CrystalGraph | Invalid | Failure:
-    """Build the graph of one structure, or say why it has none."""
-    from materium_rl.rewards.megnet import crystal_graph
-
-    problem = _unphysical_cell(structure, config.cutoff) or _unknown_species(structure, config)
-    if problem is not None:
-        return problem
-    graph = crystal_graph(structure, config.cutoff)
-    if len(graph.distances) and graph.distances.min() < CLOSEST_CONTACT:
-        return Invalid(f"two sites are {graph.distances.min():.2f} Å apart; the limit is {CLOSEST_CONTACT} Å")
-    isolated = np.setdiff1d(np.arange(len(structure)), graph.source)
-    if len(isolated):
-        site = structure[int(isolated[0])]
-        return Failure(f"{site.specie} at site {isolated[0]} has no neighbour within {config.cutoff:g} Å")
-    return graph
-
-
-def _unphysical_cell(structure: Structure, cutoff: float) -> Invalid | None:
-    """Refuse cells whose neighbour list is meaningless or would not end."""
-    matrix, sites = structure.lattice.matrix, len(structure)
-    if not (np.isfinite(matrix).all() and np.isfinite(structure.frac_coords).all()):
-        return Invalid("a lattice vector or coordinate is not finite")
-    if sites == 0:
-        return Invalid("the structure has no sites")
-    if sites > HIGHEST_DENSITY * structure.volume:
-        return Invalid(f"{sites} sites in {structure.volume:.3g} Å³; the limit is {HIGHEST_DENSITY} per Å³")
-    heights = 1.0 / np.linalg.norm(np.linalg.inv(matrix), axis=0)
-    images = sites * float(np.prod(2 * np.ceil(cutoff / heights) + 1))
-    if images > MOST_IMAGES:
-        return Invalid(f"a cell only {heights.min():.2g} Å thick has {images:.0f} periodic images to look at")
-    return None
-
-
-def _unknown_species(structure: Structure, config: MEGNetConfig) -> Failure | None:
-    if not structure.is_ordered:
-        return Failure("the band-gap network knows ordered structures only; this one has mixed sites")
-    for specie in structure.composition:
-        symbol = getattr(specie, "symbol", str(specie))
-        if symbol not in config.trained_elements and symbol not in HYDROGEN:
-            return Failure(f"the band-gap network was not trained on {symbol}")
-    return None
+    def _result(self, gaps: np.ndarray) -> Result:
+        """The outcome from the gaps (members,) of one structure."""
+        mean, spread = float(gaps.mean()), float(gaps.std())
+        if not math.isfinite(mean):
+            return Failure(f"the band-gap network returned {mean}")
+        return Measurement(max(0.0, mean), spread, {"band_gap_unclipped": mean})

@@ -1,4 +1,4 @@
-"""Energies from CHGNet 0.3.0, batched, one outcome per structure.
+"""Energies and magnetic moments from CHGNet 0.3.0, batched, one outcome per structure.
 
 CHGNet (Deng et al., Nat. Mach. Intell. 5, 1031, 2023) predicts Materials Project energies with MP2020
 corrections; its weights come with the chgnet package. A potential extrapolates without warning, so
@@ -42,6 +42,19 @@ Unmeasured = Invalid | Failure
 
 
 @dataclass(frozen=True, slots=True)
+class Prediction:
+    """What one pass of CHGNet says about a structure.
+
+    Args:
+        energy_per_atom: eV/atom (MP2020 scale).
+        magmoms: Magnitude of the magnetic moment of each site in µB; CHGNet knows no signs.
+    """
+
+    energy_per_atom: float
+    magmoms: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Relaxed:
     """A structure after relaxation of positions and cell.
 
@@ -77,7 +90,21 @@ def chgnet_energies(structures: Sequence[Structure]) -> list[float | Invalid | F
     Returns:
         N energies in eV/atom (MP2020 scale), or why there is none.
     """
-    results: list[float | Invalid | Failure | None] = [None] * len(structures)
+    predictions = chgnet_predictions(structures)
+    return [p.energy_per_atom if isinstance(p, Prediction) else p for p in predictions]
+
+
+@shared_work("chgnet")
+def chgnet_predictions(structures: Sequence[Structure]) -> list[Prediction | Invalid | Failure]:
+    """Energies and magnetic moments of unrelaxed structures; the moments cost next to nothing.
+
+    Args:
+        structures: N structures.
+
+    Returns:
+        N predictions, or why there is none.
+    """
+    results: list[Prediction | Invalid | Failure | None] = [None] * len(structures)
     graphs: list[tuple[int, Any]] = []
     for index, structure in enumerate(structures):
         graph = _graph(structure)
@@ -196,21 +223,32 @@ def _shortest_distance(structure: Structure) -> float:
     return float(distances.min()) if len(distances) else math.inf
 
 
-def _predict(graphs: list[Any]) -> list[float | Invalid | Failure]:
-    """Energies of one batch; a batch that raises is halved until the culprit stands alone."""
+def _predict(graphs: list[Any]) -> list[Prediction | Invalid | Failure]:
+    """Predictions for one batch; a batch that raises is halved until the culprit stands alone."""
     import torch
 
     model = load_chgnet()
     device = _device(model)
     try:
         with torch.no_grad():
-            energies = model([graph.to(device) for graph in graphs], task="e")["e"].tolist()
+            output = model([graph.to(device) for graph in graphs], task="em")
     except (RuntimeError, IndexError, ValueError) as error:
         if len(graphs) == 1:
             return [Failure(f"CHGNet raised {type(error).__name__}: {error}")]
         middle = len(graphs) // 2
         return _predict(graphs[:middle]) + _predict(graphs[middle:])
-    return [_checked_energy(energy) for energy in energies]
+    moments = [site_moments.tolist() for site_moments in output["m"]]
+    return [_checked(*pair) for pair in zip(output["e"].tolist(), moments, strict=True)]
+
+
+def _checked(energy: float, magmoms: list[float]) -> Prediction | Invalid | Failure:
+    """The prediction, if its numbers can be one."""
+    checked = _checked_energy(energy)
+    if isinstance(checked, Invalid):
+        return checked
+    if not all(math.isfinite(moment) for moment in magmoms):
+        return Failure("CHGNet returned a magnetic moment that is not finite")
+    return Prediction(checked, tuple(magmoms))
 
 
 def _checked_energy(energy: float) -> float | Invalid:

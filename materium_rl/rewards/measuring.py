@@ -28,6 +28,7 @@ _PROVIDER_MODULES = {
     "prototype": "materium_rl.rewards.prototypes",
     "fingerprint": "materium_rl.rewards.fingerprint",
     "energy": "materium_rl.rewards.energies",
+    "chgnet": "materium_rl.rewards.energies",
 }
 _PLAIN = (str, int, float, bool, type(None))
 

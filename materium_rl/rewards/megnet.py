@@ -1,8 +1,9 @@
-"""The multi-fidelity MEGNet band-gap network, in plain torch.
+"""The MEGNet network of crystal properties, in plain torch.
 
 Architecture of Chen et al., Chem. Mater. 31, 3564 (2019), with the fidelity embedding of Chen et al.,
-Nat. Comput. Sci. 1, 46 (2021). matgl has a MEGNet too, but these weights cannot be loaded into it,
-because its mathematics differ in four places that no weight can undo:
+Nat. Comput. Sci. 1, 46 (2021); a model without fidelities is one with a single fidelity, whose
+embedding is zero. matgl has a MEGNet too, but these weights cannot be loaded into it, because its
+mathematics differ in four places that no weight can undo:
 
 1. The update networks of a MEGNet block are linear in their last layer here; matgl applies softplus
    after every layer of them.
@@ -17,17 +18,14 @@ where matgl computes exp(-width (d - c)^2).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
@@ -52,7 +50,7 @@ class MEGNetConfig(BaseModel):
     atomic_numbers: int
     fidelities: tuple[str, ...]
     trained_elements: tuple[str, ...]
-    members: int
+    members: tuple[str, ...]
     embedding_size: int
     hidden_size: int
     feature_size: int
@@ -224,8 +222,8 @@ def hard_sigmoid(x: Tensor) -> Tensor:
     return (0.2 * x + 0.5).clamp(0.0, 1.0)
 
 
-class MultiFidelityMEGNet(nn.Module):
-    """One member of the ensemble: crystal graphs and a fidelity -> band gap in eV (not clipped at 0)."""
+class MEGNet(nn.Module):
+    """Crystal graphs and a fidelity -> one number each, in the unit that the weights were trained on."""
 
     def __init__(self, config: MEGNetConfig) -> None:
         super().__init__()
@@ -242,7 +240,7 @@ class MultiFidelityMEGNet(nn.Module):
         self.output = mlp(outputs, activate_last=False)
 
     def forward(self, batch: GraphBatch, expanded: Tensor, fidelity: int) -> Tensor:
-        """Band gaps of G graphs.
+        """Property of G graphs.
 
         Args:
             batch: G graphs; every site needs at least one edge.
@@ -250,7 +248,7 @@ class MultiFidelityMEGNet(nn.Module):
             fidelity: Index into the fidelities of the configuration.
 
         Returns:
-            (G,) in eV.
+            (G,) predictions.
         """
         nodes = self.node_encoder(self.atom_embedding.weight)[batch.atomic_numbers]
         edges = self.edge_encoder(expanded)
@@ -263,40 +261,5 @@ class MultiFidelityMEGNet(nn.Module):
             self.edge_readout(edges, batch.edge_graph, batch.graphs),
             states,
         ]
-        gaps: Tensor = self.output(torch.cat(vectors, dim=1))
-        return gaps.squeeze(1)
-
-
-class MEGNetEnsemble:
-    """Some members of the bundled ensemble, ready to predict.
-
-    Args:
-        weights: safetensors file with the keys ``<member>.<parameter>``.
-        config: Its ``config.json``.
-        members: Which members to build.
-    """
-
-    def __init__(self, weights: Path, config: Path, members: Sequence[int]) -> None:
-        self.config = MEGNetConfig.model_validate(json.loads(config.read_text(encoding="utf-8")))
-        tensors = load_file(weights)
-        self.networks: list[MultiFidelityMEGNet] = []
-        for member in members:
-            prefix = f"{member}."
-            network = MultiFidelityMEGNet(self.config)
-            network.load_state_dict(
-                {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
-            )
-            self.networks.append(network.eval().requires_grad_(False))
-        c = self.config
-        self._centers = torch.linspace(c.gaussian_start, c.gaussian_stop, c.gaussian_count)
-
-    def predict(self, graphs: Sequence[CrystalGraph], fidelity: str) -> np.ndarray:
-        """Band gaps (members, G) in eV, not clipped at 0."""
-        batch = join(graphs)
-        scaled = (batch.distances.unsqueeze(1) - self._centers) / self.config.gaussian_width
-        index = self.config.fidelities.index(fidelity)
-        with torch.inference_mode():
-            expanded = torch.exp_(scaled.square_().neg_())
-            gaps = [network(batch, expanded, index) for network in self.networks]
-        stacked: np.ndarray = torch.stack(gaps).double().numpy()
-        return stacked
+        predictions: Tensor = self.output(torch.cat(vectors, dim=1))
+        return predictions.squeeze(1)

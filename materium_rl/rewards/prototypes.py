@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from moyopy import minkowski_reduce
 
-from materium_rl.rewards.base import Invalid
+from materium_rl.rewards.base import Failure, Invalid
 from materium_rl.rewards.elements import RARE_EARTHS
 from materium_rl.rewards.shared import shared_work
 from materium_rl.structures import minimum_distance_ratio
@@ -225,12 +225,38 @@ def _quieten_moyopy() -> None:
     logging.getLogger("moyo").setLevel(logging.ERROR)
 
 
-def _symmetry(basis: np.ndarray, positions: np.ndarray, numbers: list[int]) -> MoyoDataset | None:
+def space_group_number(structure: Structure, symprec: float) -> int | Invalid | Failure:
+    """Space group at one tolerance (about 0.2 ms).
+
+    Args:
+        structure: Any structure.
+        symprec: Å, at most ``SYMPREC``: what ``unreadable`` refuses was chosen for that tolerance.
+
+    Returns:
+        1 to 230, or why there is none.
+    """
+    problem = unreadable(structure)
+    if problem is not None:
+        return Invalid(problem)
+    symbols = [site.specie.symbol for site in structure]
+    names = sorted(set(symbols))
+    numbers = [names.index(symbol) for symbol in symbols]
+    data = _symmetry(structure.lattice.matrix, structure.frac_coords, numbers, (symprec,))
+    return Failure(f"no symmetry search succeeded at symprec {symprec:g} Å") if data is None else data.number
+
+
+def _symmetry(
+    basis: np.ndarray,
+    positions: np.ndarray,
+    numbers: list[int],
+    symprecs: Sequence[float] = (SYMPREC, *FALLBACK_SYMPRECS),
+) -> MoyoDataset | None:
+    """Symmetry at the first tolerance (Å) at which a search succeeds."""
     import moyopy
 
     _quieten_moyopy()
     cell = moyopy.Cell(basis.tolist(), positions.tolist(), [number + 1 for number in numbers])
-    for symprec in (SYMPREC, *FALLBACK_SYMPRECS):
+    for symprec in symprecs:
         try:
             return moyopy.MoyoDataset(cell, symprec=symprec, rotate_basis=False)
         except ValueError:  # moyopy's error for every search that does not close

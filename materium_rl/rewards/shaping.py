@@ -59,4 +59,16 @@ class SoftDecay(_Curve):
         return 1.0 / (1.0 + excess**2)
 
 
-Shaping = Annotated[Identity | TargetWindow | SoftStep | SoftDecay, Field(discriminator="kind")]
+class Interval(_Curve):
+    """1 from ``low`` to ``high``, both included, 0 elsewhere."""
+
+    kind: Literal["interval"] = "interval"
+    low: float
+    high: float
+
+    def __call__(self, value: float) -> float:
+        """Score of a raw value."""
+        return float(self.low <= value <= self.high)
+
+
+Shaping = Annotated[Identity | TargetWindow | SoftStep | SoftDecay | Interval, Field(discriminator="kind")]

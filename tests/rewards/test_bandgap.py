@@ -15,9 +15,10 @@ import torch
 from pydantic import ValidationError
 from pymatgen.core import Lattice, Structure
 
-from materium_rl.rewards.bandgap import BandGap, prepare
+from materium_rl.rewards.bandgap import BandGap
 from materium_rl.rewards.base import Failure, Invalid, Measurement
 from materium_rl.rewards.megnet import ShiftedSoftplus, Update, hard_sigmoid
+from materium_rl.rewards.megnet_ensemble import prepare
 from materium_rl.rewards.shaping import TargetWindow
 
 
@@ -144,7 +145,7 @@ def test_batching_does_not_change_values(reward, monkeypatch):
     crystals = list(CRYSTALS.values())
     together = gaps(reward, *crystals)
     assert together == pytest.approx([gaps(reward, s)[0] for s in crystals], abs=1e-5)
-    monkeypatch.setattr("materium_rl.rewards.bandgap.BATCH_SIZE", 3)
+    monkeypatch.setattr("materium_rl.rewards.megnet_ensemble.BATCH_SIZE", 3)
     assert gaps(reward, *crystals) == pytest.approx(together, abs=1e-5)
 
 

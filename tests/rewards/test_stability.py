@@ -111,7 +111,9 @@ def test_energy_far_below_the_hull_is_never_rewarded(
 def test_absurd_energies_are_invalid(monkeypatch: pytest.MonkeyPatch, energy: float) -> None:
     import torch
 
-    monkeypatch.setattr(load_chgnet(), "forward", lambda graphs, task: {"e": torch.tensor([energy])})
+    monkeypatch.setattr(
+        load_chgnet(), "forward", lambda graphs, task: {"e": torch.tensor([energy]), "m": [torch.zeros(8)]}
+    )
     assert isinstance(chgnet_energies([SILICON])[0], Invalid)
 
 
