@@ -39,10 +39,10 @@ from materium_rl.config import PretrainConfig
 from materium_rl.datasets import pad
 from materium_rl.policies.modeling import CrystalForCausalLM
 from materium_rl.policies.sampling import sample, sequence_seeds
-from materium_rl.pretrain import Trainer
 from materium_rl.runs import RunFolder
 from materium_rl.token_layout import TokenClass
 from materium_rl.tokenizer import CrystalCodec, TokenizerSettings
+from materium_rl.trainer import Trainer, TrainingSet
 
 PROMPT = [int(TokenClass.SOS), int(TokenClass.ATOMS)]
 IGNORED = -100
@@ -86,7 +86,9 @@ class Plain(nn.Module):
 def this_trainer(config: PretrainConfig, model: CrystalForCausalLM, rows: list[np.ndarray]) -> Speed:
     codec = CrystalCodec(TokenizerSettings.model_validate(model.config.token_settings))
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(model, codec, rows, rows[:1], config, RunFolder(Path(folder)))
+        trainer = Trainer(
+            model, codec, TrainingSet(rows), TrainingSet(rows[:1]), config, RunFolder(Path(folder))
+        )
         padded = 0
         begin = time.perf_counter()
         for batch in trainer._batches():

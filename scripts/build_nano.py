@@ -27,8 +27,9 @@ from materium_rl.datasets import read_reduced, tokenize
 from materium_rl.errors import ConfigError, MateriumError
 from materium_rl.files import atomic_path
 from materium_rl.policies.loading import Policy, load_policy
-from materium_rl.pretrain import nats_per_structure, pretrain
+from materium_rl.pretrain import pretrain
 from materium_rl.runs import RunFolder
+from materium_rl.trainer import nats_per_structure
 from materium_rl.training_index import kept_rows, write_training_index
 
 NAME = "nano"

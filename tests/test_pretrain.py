@@ -13,15 +13,16 @@ import torch
 from pymatgen.core import Structure
 from tiny import OPTIONS, SHAPE, small_structures, start, tiny_codec, wait_for, write_data
 
-import materium_rl.pretrain as pretraining
+import materium_rl.trainer as training_loop
 from materium_rl.config import PretrainConfig, load_config
 from materium_rl.datasets import pad
 from materium_rl.errors import ConfigError, MateriumError
 from materium_rl.policies.loading import build_model, load_policy
-from materium_rl.pretrain import EVALUATION_SAMPLES, Trainer, nats_per_structure, pretrain, sample_table
+from materium_rl.pretrain import pretrain
 from materium_rl.rewards.base import Measurement
 from materium_rl.rewards.validity import Validity
 from materium_rl.runs import RunFolder
+from materium_rl.trainer import EVALUATION_SAMPLES, Trainer, nats_per_structure, sample_table
 
 CLOCK = ("seconds", "tokens_per_second")
 
@@ -167,7 +168,7 @@ def test_without_validation_data_formulas_are_held_out(
 def test_divergence_is_told_and_saves_nothing(
     config: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pretraining, "nats_per_structure", lambda *_: float("nan"))
+    monkeypatch.setattr(training_loop, "nats_per_structure", lambda *_: float("nan"))
     with pytest.raises(MateriumError, match=r"diverged.*step 3.*learning_rate"):
         pretrain(config, tmp_path / "run")
     assert RunFolder(tmp_path / "run").latest_checkpoint() is None

@@ -8,7 +8,7 @@ not learn to count or to multiply. Without any condition the vector is exactly z
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from pymatgen.core import Element
 from torch import Tensor, nn
 
-from materium_rl.conditions import CRYSTAL_SYSTEMS, LAST_SPACE_GROUP, NUMBERS, Conditions
+from materium_rl.conditions import CONDITIONS, CRYSTAL_SYSTEMS, LAST_SPACE_GROUP, NUMBERS, Conditions
 from materium_rl.constraints import formula_unit
 from materium_rl.errors import ConfigError
 from materium_rl.grammar import Places, Slot, lattice_index
@@ -68,6 +68,11 @@ class ConditionBatch:
         return ConditionBatch(**{name: value.to(device) for name, value in vars(self).items()})
 
 
+def condition_names(statistics: Collection[str]) -> list[str]:
+    """Names of the conditions that a policy knows, in the order of its weights (files may change theirs)."""
+    return [name for name in CONDITIONS if name in statistics]
+
+
 def encode_conditions(
     conditions: Sequence[Conditions], layout: TokenLayout, statistics: Statistics
 ) -> ConditionBatch:
@@ -81,7 +86,7 @@ def encode_conditions(
     Raises:
         ConfigError: The policy has not learnt a condition, or cannot write an element; says which.
     """
-    names = list(statistics)
+    names = condition_names(statistics)
     for request in dict.fromkeys(conditions):
         _check_learnt(request, names, layout)
     symbols = list(dict.fromkeys(layout.species_element))
@@ -133,13 +138,13 @@ class Conditioner(nn.Module):
 
     Args:
         layout: Token layout of the policy.
-        names: Conditions that the policy learns.
+        names: Conditions that the policy learns, in the order of ``condition_names``.
         hidden: Width of the policy.
     """
 
-    def __init__(self, layout: TokenLayout, names: Sequence[str], hidden: int) -> None:
+    def __init__(self, layout: TokenLayout, names: list[str], hidden: int) -> None:
         super().__init__()
-        self.layout, self.names = layout, list(names)
+        self.layout, self.names = layout, names
         self.numeric = [name for name in names if name in NUMBERS]
         self.n_elements = len(dict.fromkeys(layout.species_element))
         self.given = nn.Linear(len(self.names), hidden)
@@ -151,12 +156,16 @@ class Conditioner(nn.Module):
         self.crystal_system = nn.Embedding(len(CRYSTAL_SYSTEMS), hidden)
         self.volume = nn.Linear(1 + 2 * WAVES, hidden, bias=False)
         self.slot = nn.Embedding(len(Slot), hidden)
+        self.norm = nn.RMSNorm(hidden)
         self.inner = nn.Linear(hidden, hidden)
         self.outer = nn.Linear(hidden, hidden, bias=False)
         self._tables: tuple[Tensor, Tensor] | None = None
 
     def start_silent(self) -> None:
-        """Let the conditions do nothing, as at the start of a training."""
+        """Fresh weights, of a size that lets conditions be learnt quickly; at first they do nothing."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                module.reset_parameters()
         nn.init.zeros_(self.outer.weight)
 
     def forward(self, batch: ConditionBatch, ids: Tensor, places: Places) -> Any:
@@ -175,7 +184,7 @@ class Conditioner(nn.Module):
         x = self._constant(batch)[:, None] + self.slot(places.slot)
         x = x + self._composition(batch, counts, choosing)
         x = x + self._cell(batch, counts, ids, places)
-        x = self.outer(nn.functional.silu(self.inner(nn.functional.silu(x))))
+        x = self.outer(nn.functional.silu(self.inner(self.norm(x))))
         asked = batch.given.any(dim=1)
         return x * asked[:, None, None].to(x.dtype)
 

@@ -24,7 +24,12 @@ from materium_rl.composition import CompositionRules
 from materium_rl.conditions import Conditions
 from materium_rl.errors import PolicyError
 from materium_rl.grammar import Grammar, Group, Places, Slot
-from materium_rl.policies.conditioning import ConditionBatch, Conditioner, encode_conditions
+from materium_rl.policies.conditioning import (
+    ConditionBatch,
+    Conditioner,
+    condition_names,
+    encode_conditions,
+)
 from materium_rl.resources import pretrained_folder
 from materium_rl.token_layout import PROMPT_LENGTH, TokenLayout
 from materium_rl.tokenizer import TokenizerSettings, read_settings
@@ -170,7 +175,7 @@ class CrystalForCausalLM(LlamaPreTrainedModel, GenerationMixin):
         self.slot_embedding = nn.Embedding(len(Slot), config.hidden_size)
         self.site_embedding = nn.Embedding(layout.n_species, config.hidden_size)
         self.embedding_dropout = nn.Dropout(config.dropout)
-        names = list(config.condition_statistics or {})
+        names = condition_names(config.condition_statistics or {})
         self.conditioner = Conditioner(layout, names, config.hidden_size) if names else None
         self.post_init()
         if self.conditioner is not None:
