@@ -172,7 +172,7 @@ class Benchmark:
             counts = known.astype(int).value_counts()
             others = [group for group, n in counts.iloc[COMMONEST:].items() if n >= LEAST_STRUCTURES]
             rows = self.fixed(name, counts.index[:COMMONEST].tolist())
-            return rows + self.drawn(f"{len(others)} other groups", name, others)
+            return rows + (self.drawn(f"{len(others)} other groups", name, others) if others else [])
         if name == "density":
             low, high = known.quantile([0.05, 0.95])
             return self.drawn("5 to 95 %", name, known[known.between(low, high)].tolist())

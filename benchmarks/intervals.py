@@ -35,6 +35,8 @@ def percentage(flags: ArrayLike) -> Estimate:
     values = np.asarray(flags)
     if len(values) == 0:
         return Estimate(np.nan)
+    if np.isin(values, (0, 1)).all():
+        values = values.astype(bool)
     interval = Bootstrap(len(values), n_boot=N_BOOT, seed=0).interval(
         values, np.ones(len(values), dtype=bool)
     )
