@@ -64,8 +64,10 @@ def crystal_system(space_group: int) -> CrystalSystem:
 
 
 def _formula(text: str) -> str:
-    unit = formula_unit(text)
-    return "".join(f"{element}{n if n > 1 else ''}" for element, n in unit.items())
+    """The reduced formula as pymatgen writes it, so that equal ones are equal texts."""
+    from pymatgen.core import Composition
+
+    return str(Composition(formula_unit(text)).reduced_formula)
 
 
 def _system(value: Any) -> Any:

@@ -91,6 +91,7 @@ def label(rows: Sequence[StructureRow], names: Sequence[str]) -> pd.DataFrame:
         # What a simulation gave for some rows is not mixed with what a network says about the others.
         if len(missing) == len(rows) or name not in NUMBERS:
             if name not in COUNTED and missing:
+                if missing and name not in COUNTED:
                 print(f"conditions: measuring {name} of {len(missing):,} structures", flush=True)
             found = measure([rows[i].structure for i in missing], [name])[name]
             for i, value in zip(missing, found, strict=True):
@@ -193,11 +194,14 @@ def load_labels(path: Path, rows: Sequence[StructureRow], names: Sequence[str]) 
         frame = pd.read_parquet(path)
     except (OSError, ValueError) as error:
         raise ConfigError(f"conditions.labels: cannot read {path}: {error}") from None
-    if list(frame.get("source", ())) != [row.source for row in rows]:
-        raise ConfigError(
-            f"conditions.labels: {path} holds labels of other structures than those of the data"
-        )
-    if absent := [name for name in names if name not in frame]:
+    if absent := [name for name in ("source", COMPUTED, *names) if name not in frame]:
         raise ConfigError(f"conditions.labels: {path} lacks {', '.join(absent)}")
-    frame.attrs[COMPUTED] = json.loads(frame["computed"].iloc[0])
+    frame = frame.set_index("source", drop=False)
+    sources = [row.source for row in rows]
+    if unknown := [source for source in sources if source not in frame.index]:
+        raise ConfigError(
+            f"conditions.labels: {path} has no labels of {unknown[0]} and {len(unknown) - 1} other structures"
+        )
+    frame = frame.loc[sources].reset_index(drop=True)
+    frame.attrs[COMPUTED] = json.loads(frame[COMPUTED].iloc[0])
     return frame

@@ -212,7 +212,7 @@ class Trainer:
 
     def _shown(self, index: int, given: np.ndarray) -> np.ndarray:
         rng = np.random.default_rng((self.config.seed, 3, self.progress.epoch, index))
-        if rng.random() < self.config.conditions.dropout:
+        if rng.random() < self.config.conditions.dropout or not given.any():
             return np.zeros_like(given)
         if rng.random() < SINGLE:
             only: np.ndarray = np.arange(len(given)) == rng.choice(given.nonzero()[0])
@@ -257,10 +257,11 @@ class Trainer:
                 "training.learning_rate or lengthen training.warmup_steps"
             )
         samples = sample_table(self._policy, self.codec, EVALUATION_SAMPLES, seed=self.config.seed)
-        better = loss < progress.best - 0.01
+        score = loss if told is None else (loss + told) / 2
+        better = score < progress.best - 0.01
         progress.stale = 0 if better else progress.stale + 1
         if better:
-            progress.best, progress.best_step = loss, progress.step
+            progress.best, progress.best_step = score, progress.step
             with atomic_path(self.run.path / "policy") as folder:
                 save_policy(self._policy, self.codec.settings, folder, facts=self._facts(loss))
         self.run.write_samples(progress.step, samples)

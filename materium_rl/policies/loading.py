@@ -114,11 +114,13 @@ def load_policy(name_or_folder: str | Path, *, device: str | torch.device = "cpu
             f"cannot load the policy in {folder}: {reason}; expected a complete folder made by materium-rl "
             "pretrain or finetune"
         ) from error
-    if absent := sorted(report["missing_keys"]):
-        raise PolicyError(
-            f"{folder / 'model.safetensors'} lacks {len(absent)} weights ({', '.join(absent[:3])}); "
-            "expected those of the model in config.json: use both files of the same policy"
-        )
+    for fault, names in (("lacks", report["missing_keys"]), ("has", report["unexpected_keys"])):
+        if names:
+            raise PolicyError(
+                f"{folder / 'model.safetensors'} {fault} {len(names)} weights "
+                f"({', '.join(sorted(names)[:3])}) that do not fit; expected those of the model in "
+                "config.json: use both files of the same policy"
+            )
     if TokenizerSettings.model_validate(config.token_settings) != settings:
         raise PolicyError(
             f"{folder}: tokenizer_config.json and config.json were made for different token settings; "
