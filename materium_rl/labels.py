@@ -91,7 +91,6 @@ def label(rows: Sequence[StructureRow], names: Sequence[str]) -> pd.DataFrame:
         # What a simulation gave for some rows is not mixed with what a network says about the others.
         if len(missing) == len(rows) or name not in NUMBERS:
             if name not in COUNTED and missing:
-                if missing and name not in COUNTED:
                 print(f"conditions: measuring {name} of {len(missing):,} structures", flush=True)
             found = measure([rows[i].structure for i in missing], [name])[name]
             for i, value in zip(missing, found, strict=True):
