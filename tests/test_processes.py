@@ -14,16 +14,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny import OPTIONS, wait_for, write_data, write_policy
+from tiny import OPTIONS, small_structures, tiny_codec, wait_for, write_data, write_policy
 from two_processes import BATCH, EQUALITY, config
 
 from materium_rl.config import FinetuneConfig
 from materium_rl.errors import ConfigError
-from materium_rl.policies.loading import load_policy
+from materium_rl.policies.loading import build_model, load_policy
 from materium_rl.pretrain import pretrain
 from materium_rl.processes import Processes
 from materium_rl.rl.finetune import finetune
 from materium_rl.runs import RunFolder
+from materium_rl.trainer import Trainer, TrainingSet
 
 TESTS = Path(__file__).resolve().parent
 CLOCK = {"seconds", "tokens_per_second"}
@@ -155,6 +156,29 @@ def test_ctrl_c_of_the_main_process(tmp_path: Path) -> None:
     assert not list(run.rglob(".tmp-*"))
     assert RunFolder(run).latest_step() >= 1
     load_policy(run)
+
+
+def test_dropout_depends_on_step_and_process_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that no two processes drop the same, and a resumed one drops what it would have dropped."""
+    monkeypatch.setattr(Processes, "sum", lambda _, *values: list(values))
+    monkeypatch.setattr(Processes, "sum_gradients", lambda *_: None)
+    write_data(tmp_path / "40.json")
+    settings, codec = config(tmp_path), tiny_codec()
+    rows = TrainingSet([np.array(codec.encode(s)) for s in small_structures()])
+
+    def seeds(index: int, steps: int, first: int = 0) -> list[int]:
+        torch.manual_seed(index)
+        model, run = build_model(codec.settings, settings.model), RunFolder(tmp_path / "run")
+        trainer = Trainer(model, codec, rows, rows, settings, run, Processes(index, 2))
+        trainer.progress.step = first
+        found = []
+        for _ in range(steps):
+            trainer._update(np.arange(4))
+            found.append(torch.initial_seed())
+        return found
+
+    assert len({*seeds(0, 3), *seeds(1, 3)}) == 6
+    assert seeds(1, 2, first=1) == seeds(1, 3)[1:]
 
 
 def test_shares_are_disjoint_and_complete() -> None:
