@@ -75,7 +75,7 @@ class ModelConfig(Section):
 class TrainingConfig(Section):
     """Next-token training."""
 
-    batch_size: int = Field(64, ge=1, description="structures per optimizer step")
+    batch_size: int = Field(64, ge=1, description="structures per optimizer step in each process")
     epochs: int = Field(18, ge=1)
     learning_rate: float = Field(1.5e-3, gt=0, description="peak, after warm-up; falls as a cosine")
     warmup_steps: int = Field(200, ge=0)
@@ -121,6 +121,14 @@ class PretrainConfig(Section):
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     conditions: ConditionsConfig = ConditionsConfig()
+
+    @model_validator(mode="after")
+    def _attention_has_its_type(self) -> Self:
+        if self.model.attention == "flash_attention_2" and not self.training.bf16:
+            raise ValueError(
+                "model.attention=flash_attention_2 has no fp32: leave training.bf16 on, or use sdpa"
+            )
+        return self
 
 
 UNIQUENESS = 'uniqueness(by=["structure", "framework"], exponent=[1.0, 0.25], window=640)'

@@ -1,4 +1,4 @@
-"""``materium-rl policies``: what policies there are, what is in them, and how they are passed on."""
+"""``materium-rl policies``: what there is, what is in it, what it needs, how it is passed on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from materium_rl.errors import ConfigError
 if TYPE_CHECKING:
     from materium_rl.policies.catalogue import PolicyFolder
 
-app = typer.Typer(help="Policies as files: list, describe, index, push.", no_args_is_help=True)
+app = typer.Typer(
+    help="Policies as files: list, describe, index, push; the memory that one would take.",
+    no_args_is_help=True,
+)
+
+SIZES = ("nano", "base", "large")
 
 Name = Annotated[
     str,
@@ -122,3 +127,41 @@ def _published(policy: PolicyFolder, *, with_index: bool) -> dict[str, Path | by
     parts = (*POLICY_PARTS, TRAINING_INDEX) if with_index else POLICY_PARTS
     files: dict[str, Path | bytes] = {CARD: card_of(policy).encode()}
     return files | {part: policy.path / part for part in parts if (policy.path / part).is_file()}
+
+
+@app.command("memory")
+def show_memory(
+    size: Annotated[
+        str,
+        typer.Argument(metavar="nano|base|large|FILE", help="Size of the policy, or a pretraining config."),
+    ],
+    batch_size: Annotated[
+        int | None,
+        typer.Option("--batch-size", metavar="B", help="Structures per step in each process.", min=1),
+    ] = None,
+    processes: Annotated[
+        int, typer.Option("--processes", metavar="N", help="Processes that train together.", min=1)
+    ] = 1,
+    samples: Annotated[
+        int, typer.Option("--samples", metavar="N", help="Sequences that are sampled at once.", min=1)
+    ] = 128,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Any config key of pretrain, as in training.bf16=false."
+        ),
+    ] = None,
+) -> None:
+    """Estimate the memory that pretraining and sampling take on each GPU, for the longest sequences."""
+    from materium_rl.config import PretrainConfig, load_config
+
+    file = f"pretrain_{size}" if size in SIZES else size
+    overrides = {"data": Path("any"), "training.batch_size": batch_size}
+    config = load_config(PretrainConfig, [file], overrides, sets or [])
+
+    from materium_rl.policies.footprint import footprint
+
+    estimate = footprint(config, processes=processes, samples=samples)
+    rows = vars(estimate) | {"training, at the peak": estimate.training, "sampling": estimate.sampling}
+    for name, size_in_bytes in rows.items():
+        typer.echo(f"{name.replace('_', ' '):22} {size_in_bytes / 2**20:10,.1f} MiB")

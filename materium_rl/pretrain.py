@@ -17,11 +17,12 @@ from materium_rl.interrupts import GracefulInterrupt
 from materium_rl.labels import COMPUTED, conditions_of, label, load_labels, save_labels, statistics
 from materium_rl.policies.loading import build_model, load_policy
 from materium_rl.policies.modeling import CrystalForCausalLM
+from materium_rl.processes import join
 from materium_rl.resources import TRAINING_INDEX
 from materium_rl.runs import RunFolder, check_run_folder
 from materium_rl.structure_files import ReadResult, StructureRow
 from materium_rl.tokenizer import CrystalCodec, TokenizerSettings, species_of
-from materium_rl.trainer import Trainer, TrainingSet
+from materium_rl.trainer import BATCH, Trainer, TrainingSet
 from materium_rl.training_index import kept_rows, write_training_index
 
 LABELS = "labels_{}.parquet"
@@ -33,51 +34,58 @@ CONDITIONER = "conditioner."
 def pretrain(config: PretrainConfig, run: Path, *, resume: bool = False, overwrite: bool = False) -> Path:
     """Train a policy on structure files; returns the run folder, whose ``policy`` is the best one.
 
+    Processes that a launcher has started together share each batch.
+
     Raises:
         StructureFileError: Nothing usable in the data; nothing has been written then.
         ConfigError: The folder cannot be used or resumed with these data and options; likewise.
         KeyboardInterrupt: Ctrl-C, after a checkpoint has been written.
     """
     check_run_folder(run, resume=resume, overwrite=overwrite)
+    processes = join()  # all have checked the folder before the main process creates it
     torch.manual_seed(config.seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     training, validation = _read(config)
     settings = _token_settings(config, training)
     codec = CrystalCodec(settings)
     train_set, validation_set = tokenize(training, codec), tokenize(validation, codec)
     train_set.require_any(config.data)
     validation_set.require_any(config.validation_data or config.data)
-    print(f"training: {train_set.summary()}\nvalidation: {validation_set.summary()}", flush=True)
+    processes.say(f"training: {train_set.summary()}\nvalidation: {validation_set.summary()}")
     folder = RunFolder(run)
     names, before = config.conditions.names, run if resume else config.conditions.labels
     rows = {"training": kept_rows(training, train_set), "validation": kept_rows(validation, validation_set)}
-    frames = {part: _labelled(part, rows[part], names, before) for part in rows} if names else {}
+    parts = rows if names else {}
+    frames = processes.from_main(lambda: {part: _labelled(part, rows[part], names, before) for part in parts})
     labels = {part: conditions_of(frame) for part, frame in frames.items()}
     known = statistics(labels["training"], names, frames["training"].attrs[COMPUTED]) if names else None
-    model = build_model(settings, config.model, known).to(device)
+    model = build_model(settings, config.model, known).to(processes.device)
     if config.initial_policy:
         _copy_weights(config.initial_policy, model, settings)
     train, validate = (
         TrainingSet(data.sequences, model.encode_conditions(labels[part]).to("cpu") if names else None)
         for part, data in (("training", train_set), ("validation", validation_set))
     )
-    trainer = Trainer(model, codec, train, validate, config, folder)
+    trainer = Trainer(model, codec, train, validate, config, folder, processes)
     checkpoint = folder.latest_checkpoint() if resume else None
     if checkpoint:
         trainer.load_state_dict(_checked_state(checkpoint, trainer))
-    RunFolder.create(run, config, resume=resume, overwrite=overwrite)
-    write_dropped(run / "dropped.txt", {"training": train_set, "validation": validation_set})
-    for part, frame in frames.items():
-        save_labels(frame, run / LABELS.format(part))
+
+    def start() -> None:
+        RunFolder.create(run, config, resume=resume, overwrite=overwrite)
+        write_dropped(run / "dropped.txt", {"training": train_set, "validation": validation_set})
+        for part, frame in frames.items():
+            save_labels(frame, run / LABELS.format(part))
+
     with GracefulInterrupt() as interrupt:
+        processes.from_main(start)
         progress = trainer.fit(interrupt)
-    if interrupt.requested:
-        print(f"saved at step {progress.step}; go on with: materium-rl pretrain --run {run} --resume")
+    if trainer.interrupted:
+        processes.say(f"saved at step {progress.step}; go on with: materium-rl pretrain --run {run} --resume")
         raise KeyboardInterrupt
-    if not (run / "policy" / TRAINING_INDEX).is_file():
-        print(write_training_index(rows["training"], run / "policy"), flush=True)
+    if processes.index == 0 and not (run / "policy" / TRAINING_INDEX).is_file():
+        processes.say(write_training_index(rows["training"], run / "policy"))
     best = f"best validation {progress.best:.2f} nats/structure at step {progress.best_step}"
-    print(f"{best}: {run / 'policy'}")
+    processes.say(f"{best}: {run / 'policy'}")
     return run
 
 
@@ -90,6 +98,7 @@ def _checked_state(checkpoint: Path, trainer: Trainer) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(checkpoint / "trainer.pt", map_location="cpu")
         before = state["identity"]
+        before.setdefault(BATCH, before.get("training.batch_size"))  # its name in earlier checkpoints
     except (OSError, EOFError, RuntimeError, KeyError, pickle.UnpicklingError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(

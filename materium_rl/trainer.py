@@ -1,7 +1,8 @@
 """The training loop of a crystal policy.
 
 Batches of similar length in random order, bf16 autocast, AdamW with warm-up and a cosine, an exponential
-moving average of the weights, validation in nats per structure with a few samples, early stopping.
+moving average of the weights, validation in nats per structure with a few samples, early stopping. Several
+processes share each batch and stay equal (``processes``).
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from materium_rl.policies.conditioning import ConditionBatch
 from materium_rl.policies.loading import save_policy
 from materium_rl.policies.modeling import CrystalForCausalLM
 from materium_rl.policies.sampling import sample_many
+from materium_rl.processes import Processes
 from materium_rl.rewards.base import Invalid
 from materium_rl.rewards.validity import Validity
 from materium_rl.runs import RunFolder
@@ -40,8 +42,11 @@ EVALUATION_BATCH = 128
 EVALUATION_SAMPLES = 32
 RELEASE_EVERY = 10
 """Steps between two ``release_memory``."""
-FIXED = ("batch_size", "learning_rate", "weight_decay")
-"""Training options that a resumed run cannot change: the optimizer and the batches carry them."""
+FIXED = ("learning_rate", "weight_decay")
+"""Training options that a resumed run cannot change, since the optimizer carries them."""
+BATCH = "structures per step"
+"""As fixed: the batches that are still to come in an epoch depend on it."""
+ALONE = Processes()
 KEEP_CHECKPOINTS = 2
 """The newest to resume from, and the one before it; the best weights are kept apart, in ``policy``."""
 SINGLE, KEPT = 0.5, 0.3
@@ -120,6 +125,7 @@ class Trainer:
         validation: What stops the training.
         config: The whole pretraining config.
         run: Where metrics and checkpoints go.
+        processes: Those that train together with this one.
     """
 
     def __init__(
@@ -130,23 +136,26 @@ class Trainer:
         validation: TrainingSet,
         config: PretrainConfig,
         run: RunFolder,
+        processes: Processes = ALONE,
     ) -> None:
         self.model, self.codec, self.config, self.run = model, codec, config, run
-        self.training, self.validation = training, validation
+        self.training, self.validation, self.processes = training, validation, processes
         self.device = next(model.parameters()).device
         self.settings: TrainingConfig = config.training
-        self.batches_per_epoch = math.ceil(len(training.sequences) / self.settings.batch_size)
+        self.batch_size = self.settings.batch_size * processes.count
+        self.batches_per_epoch = math.ceil(len(training.sequences) / self.batch_size)
         self.mean_length = float(np.mean([len(s) for s in training.sequences]))
         self.total_steps = self.batches_per_epoch * self.settings.epochs
         self.optimizer = torch.optim.AdamW(
             _parameter_groups(model, self.settings.weight_decay),
-            lr=self.settings.learning_rate,
-            betas=(0.9, 0.95),
-            fused=self.device.type == "cuda",
+            **optimizer_options(self.settings, self.device),
         )
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
         self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(self.settings.ema_decay))
+        if config.model.attention == "flash_attention_2":  # has no fp32, in which the average validates
+            self._policy.set_attn_implementation("sdpa")
         self.progress = Progress()
+        self.interrupted = False
 
     def _rate(self, step: int) -> float:
         if step < self.settings.warmup_steps:
@@ -157,36 +166,38 @@ class Trainer:
     def fit(self, interrupt: GracefulInterrupt) -> Progress:
         """Train until the last epoch, an interrupt, or ``patience`` validations without improvement.
 
-        An interrupt saves without validating, so that a resumed run is the uninterrupted one.
+        An interrupt of any process stops all of them (``interrupted``). It saves without validating, so that
+        a resumed run is the uninterrupted one.
 
         Raises:
             MateriumError: The validation loss is no finite number any more.
         """
-        progress = self.progress
         started = time.monotonic()
-        if progress.stale >= self.settings.patience:
-            return progress
+        if self.progress.stale >= self.settings.patience:
+            return self.progress
         for batch in self._batches():
+            progress = self.progress
             progress.loss_sum += self._update(batch)
             progress.loss_count += len(batch)
             if progress.step % RELEASE_EVERY == 0:
                 release_memory()
             evaluate = progress.step % self.settings.eval_every == 0 or progress.step == self.total_steps
-            if evaluate or interrupt.requested:
+            self.interrupted = any(self.processes.sum(interrupt.requested))
+            if evaluate or self.interrupted:
                 progress.seconds += time.monotonic() - started
                 started = time.monotonic()
                 if evaluate:
-                    self._evaluate()
-                self._save()
-            if interrupt.requested or progress.stale >= self.settings.patience:
+                    self.progress = self.processes.from_main(self._evaluate)
+                self.processes.from_main(self._save)
+            if self.interrupted or self.progress.stale >= self.settings.patience:
                 break
-        return progress
+        return self.progress
 
     def _batches(self) -> Iterator[np.ndarray]:
         lengths = [len(s) for s in self.training.sequences]
         while self.progress.epoch < self.settings.epochs:
             rng = np.random.default_rng((self.config.seed, 1, self.progress.epoch))
-            batches = list(bucketed_batches(lengths, self.settings.batch_size, rng))
+            batches = list(bucketed_batches(lengths, self.batch_size, rng))
             while self.progress.batch < len(batches):
                 batch = batches[self.progress.batch]
                 self.progress.batch += 1
@@ -223,27 +234,38 @@ class Trainer:
     def _update(self, batch: np.ndarray) -> float:
         """One optimizer step; returns the summed loss of the batch in nats."""
         self.model.train()
-        tokens = pad([self._augmented(i) for i in batch]).to(self.device)
-        asked = self._conditions(batch)
-        real = int((tokens != 0).sum())
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.settings.bf16):
-            loss: Tensor = -self.model.token_log_probs(tokens, conditions=asked)[0].sum()
-        # Batches hold structures of similar length: over its own tokens a long structure would count less.
-        (loss / (len(batch) * self.mean_length)).backward()
+        if self.processes.count > 1:  # no generator of each to save: dropout depends on step and process only
+            key = (self.config.seed, 4, self.progress.step, self.processes.index)
+            torch.manual_seed(int(np.random.default_rng(key).integers(2**63)))
+        loss, tokens = self._backward(self.processes.share(batch), len(batch) * self.mean_length)
+        self.processes.sum_gradients(self.model.parameters())
         nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.average.update_parameters(self.model)
+        summed, real = self.processes.sum(float(loss), tokens)
         self.progress.step += 1
-        self.progress.tokens += real
-        return float(loss.detach())
+        self.progress.tokens += int(real)
+        return summed
+
+    def _backward(self, rows: np.ndarray, scale: float) -> tuple[Tensor, int]:
+        """Gradient of the loss of some structures over ``scale``; returns the loss, nats, and the tokens."""
+        if len(rows) == 0:
+            return torch.zeros(()), 0
+        tokens = pad([self._augmented(i) for i in rows]).to(self.device)
+        asked = self._conditions(rows)
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.settings.bf16):
+            loss: Tensor = -self.model.token_log_probs(tokens, conditions=asked)[0].sum()
+        # Batches hold structures of similar length: over its own tokens a long structure would count less.
+        (loss / scale).backward()
+        return loss.detach(), int((tokens != 0).sum())
 
     @property
     def _policy(self) -> CrystalForCausalLM:
         return cast("CrystalForCausalLM", self.average.module)
 
-    def _evaluate(self) -> None:
+    def _evaluate(self) -> Progress:
         """Validate and sample the averaged weights; keep them if they are the best so far."""
         progress = self.progress
         sequences, conditions = self.validation.sequences, self.validation.conditions
@@ -267,13 +289,14 @@ class Trainer:
         self.run.write_samples(progress.step, samples)
         self._record(loss, told, float(samples["valid"].mean()), better)
         progress.loss_sum, progress.loss_count = 0.0, 0
+        return progress
 
     def _facts(self, validation_loss: float) -> dict[str, str]:
         """Rows of the model card."""
         return {
             "data": f"{len(self.training.sequences):,} training and {len(self.validation.sequences):,} "
             "validation structures",
-            "training": f"{self.progress.step:,} steps of {self.settings.batch_size} structures, "
+            "training": f"{self.progress.step:,} steps of {self.batch_size} structures, "
             f"seed {self.config.seed}",
             LOSS: f"{validation_loss:.2f}",
         }
@@ -321,6 +344,7 @@ class Trainer:
             "conditions": ", ".join(self.config.conditions.names),
             "model": self.config.model.model_dump(mode="json"),
             "seed": self.config.seed,
+            BATCH: self.batch_size,
             **{f"training.{key}": getattr(self.settings, key) for key in FIXED},
         }
 
@@ -334,7 +358,7 @@ class Trainer:
             "progress": vars(self.progress),
             "identity": self.identity(),
             "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "cuda_rng": [torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else [],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -345,8 +369,13 @@ class Trainer:
         self.schedule.load_state_dict(state["schedule"])
         self.progress = Progress(**state["progress"])
         torch.set_rng_state(state["rng"])
-        if state["cuda_rng"]:
-            torch.cuda.set_rng_state_all(state["cuda_rng"])
+        if state["cuda_rng"] and self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_rng"][0], self.device)
+
+
+def optimizer_options(settings: TrainingConfig, device: torch.device) -> dict[str, Any]:
+    """Keyword arguments of AdamW; the fused kernel on a GPU."""
+    return {"lr": settings.learning_rate, "betas": (0.9, 0.95), "fused": device.type == "cuda"}
 
 
 def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

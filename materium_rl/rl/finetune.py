@@ -11,9 +11,11 @@ from transformers import TrainerCallback
 from transformers.models.llama.modeling_llama import LlamaAttention
 
 from materium_rl.config import FinetuneConfig, RewardConfig
+from materium_rl.errors import ConfigError
 from materium_rl.interrupts import GracefulInterrupt
 from materium_rl.policies.loading import Policy, load_policy
 from materium_rl.policies.sampling import sample_many
+from materium_rl.processes import launched
 from materium_rl.rewards.base import Measurement
 from materium_rl.rewards.scoring import Scorer
 from materium_rl.rewards.validity import Validity
@@ -33,6 +35,7 @@ def finetune(config: FinetuneConfig, run: Path, *, resume: bool = False, overwri
         ConfigError: Wrong policy, reward or folder; nothing has been written then.
         KeyboardInterrupt: Ctrl-C, after a checkpoint has been written.
     """
+    _check_alone()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     policy = load_policy(config.policy, device=device)
     _switch_dropout_off(policy)
@@ -51,6 +54,17 @@ def finetune(config: FinetuneConfig, run: Path, *, resume: bool = False, overwri
     if interrupt.requested:
         raise KeyboardInterrupt
     return folder.path
+
+
+def _check_alone() -> None:
+    """Refuse what TRL would spread over processes or GPUs, for which this loop is not made."""
+    if launched() > 1:
+        raise ConfigError(
+            f"finetune runs in one process, but a launcher started {launched()}: start it without one, and "
+            "use --workers to score in parallel"
+        )
+    if (gpus := torch.cuda.device_count()) > 1:
+        raise ConfigError(f"finetune uses one GPU, but sees {gpus}: choose one with CUDA_VISIBLE_DEVICES=0")
 
 
 def make_scorer(config: RewardConfig) -> Scorer:
