@@ -143,7 +143,9 @@ class RewardConfig(Section):
         ("validity", "stability(half_score=0.06)", "novelty", UNIQUENESS),
         description="rewards that multiply the sum; empty switches them off",
     )
-    aggregation: Literal["sum", "geometric", "minimum"] = "sum"
+    aggregation: Literal["sum", "geometric", "minimum"] = Field(
+        "geometric", description="of the terms; a sum would pay for one of them alone"
+    )
     plugins: tuple[Path, ...] = Field((), description="Python files that define rewards")
     workers: int = Field(0, ge=0, description="Ray workers; 0 scores in this process")
     timeout: float = Field(120.0, gt=0, description="seconds for one chunk of structures")
@@ -160,10 +162,10 @@ class RewardConfig(Section):
 class RLConfig(Section):
     """The GRPO update; names and meanings as in TRL."""
 
-    steps: int = Field(150, ge=1)
+    steps: int = Field(160, ge=1)
     batch_size: int = Field(128, ge=2, description="completions per step")
     group_size: int = Field(128, ge=2, description="completions that share one baseline")
-    learning_rate: float = Field(4e-4, gt=0)
+    learning_rate: float = Field(5e-4, gt=0, description="at the start; falls evenly to 0 at the last step")
     kl_coef: float = Field(0.05, ge=0, description="weight of the KL divergence from the reference policy")
     clip_range: float = Field(0.2, gt=0)
     num_iterations: int = Field(1, ge=1, description="updates per batch of completions")

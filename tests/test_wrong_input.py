@@ -260,7 +260,7 @@ def test_a_file_without_permission_is_one_message_at_run_time(
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied", str(tmp_path))
 
-    monkeypatch.setattr("materium_rl.policies.generate.write_structures", refuse)
+    monkeypatch.setattr("materium_rl.generate.write_structures", refuse)
     code, _, err = run("generate", "--policy", "policy", "-n", "2", "--out", str(tmp_path / "out"))
     assert (code, err) == (1, f"error: [Errno 13] Permission denied: '{tmp_path}'\n")
     assert list(tmp_path.iterdir()) == []

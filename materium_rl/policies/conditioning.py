@@ -1,4 +1,4 @@
-"""How the policy sees what a sample is asked for: a vector that is added to the input of every token.
+"""How the policy sees what a sample is asked for: vectors added to the input and the output of every token.
 
 What is asked for is also compared with what has been written so far: the atoms, elements and sites that
 are still missing, and the volume that the rest of the cell must have for the density. So the policy need
@@ -30,7 +30,7 @@ ATOMIC_MASS = 1.66053907
 """Å3 g/cm3 per atomic mass unit (CODATA 2018)."""
 WAVES = 8
 GAIN = 10.0
-"""Token vectors are about 0.1 long in each direction; the network behind the conditions wants about 1."""
+"""Token vectors are about 0.1 in each direction, last hidden states about 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,24 +149,25 @@ class Conditioner(nn.Module):
         self.layout, self.names = layout, names
         self.numeric = [name for name in names if name in NUMBERS]
         self.n_elements = len(dict.fromkeys(layout.species_element))
-        self.given = nn.Linear(len(self.names), hidden)
-        self.numbers = nn.Linear(len(self.numeric) * (1 + 2 * WAVES), hidden, bias=False)
-        self.elements = nn.Linear(5 * self.n_elements, hidden, bias=False)
-        self.sites = nn.Embedding(layout.max_sites + 1, hidden)
-        self.missing_sites = nn.Embedding(layout.max_sites + 1, hidden)
-        self.space_group = nn.Embedding(LAST_SPACE_GROUP + 1, hidden)
-        self.crystal_system = nn.Embedding(len(CRYSTAL_SYSTEMS), hidden)
-        self.volume = nn.Linear(1 + 2 * WAVES, hidden, bias=False)
+        both = 2 * hidden  # half of it for the input, half for the output
+        self.given = nn.Linear(len(self.names), both)
+        self.numbers = nn.Linear(len(self.numeric) * (1 + 2 * WAVES), both, bias=False)
+        self.elements = nn.Linear(5 * self.n_elements, both, bias=False)
+        self.sites = nn.Embedding(layout.max_sites + 1, both)
+        self.missing_sites = nn.Embedding(layout.max_sites + 1, both)
+        self.space_group = nn.Embedding(LAST_SPACE_GROUP + 1, both)
+        self.crystal_system = nn.Embedding(len(CRYSTAL_SYSTEMS), both)
+        self.volume = nn.Linear(1 + 2 * WAVES, both, bias=False)
         self.slot = nn.Embedding(len(Slot), hidden)
-        self.inner = nn.Linear(hidden, hidden)
-        self.outer = nn.Linear(hidden, hidden, bias=False)
+        self.mixed = nn.Linear(both, hidden)
+        self.outer = nn.Linear(hidden, both, bias=False)
         self._tables: tuple[Tensor, Tensor] | None = None
 
     def start_silent(self) -> None:
         """Let the conditions do nothing, as at the start of a training.
 
-        The vectors of the values are added to the tokens as they are, so from zero they learn as fast as a
-        token's own; the network behind them adds what depends on several values and on the place.
+        The vectors of the values are added as they are, so from zero they learn as fast as a token's own; the
+        network behind them adds what depends on several values and on the place.
         """
         for module in (self.given, self.numbers, self.elements, self.volume, self.outer):
             nn.init.zeros_(module.weight)
@@ -174,7 +175,7 @@ class Conditioner(nn.Module):
             nn.init.zeros_(table.weight)
         nn.init.zeros_(self.given.bias)
 
-    def forward(self, batch: ConditionBatch, ids: Tensor, places: Places) -> Any:
+    def forward(self, batch: ConditionBatch, ids: Tensor, places: Places) -> tuple[Tensor, Tensor]:
         """Vectors for the last L tokens of sequences.
 
         Args:
@@ -183,15 +184,17 @@ class Conditioner(nn.Module):
             places: What follows each of the last L tokens, (B, L).
 
         Returns:
-            (B, L, hidden); zero for sequences without a condition.
+            To add to the inputs and to the last hidden states, (B, L, hidden) each; zero for sequences
+            without a condition.
         """
         counts = self._counts(ids, places.slot.shape[1])
         choosing = places.slot == Slot.SITE
         x = self._constant(batch)[:, None] + self._composition(batch, counts, choosing)
         x = x + self._cell(batch, counts, ids, places)
-        x = x + self.outer(nn.functional.silu(self.inner(x * GAIN + self.slot(places.slot))))
-        asked = batch.given.any(dim=1)
-        return x * asked[:, None, None].to(x.dtype)
+        x = x + self.outer(nn.functional.silu(self.mixed(x) + self.slot(places.slot)))
+        asked = batch.given.any(dim=1)[:, None, None]
+        before, after = (x * asked.to(x.dtype)).chunk(2, dim=2)
+        return before, after * GAIN
 
     def _elements(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Element of each token, (V,), ``n_elements`` for others; mass of each element in amu, (E,)."""

@@ -229,8 +229,8 @@ class CrystalForCausalLM(LlamaPreTrainedModel, GenerationMixin):
 
     def embed(
         self, ids: Tensor, places: Places, vectors: Tensor, conditions: ConditionBatch | None = None
-    ) -> Tensor:
-        """Input vectors of the last tokens of sequences.
+    ) -> tuple[Tensor, Tensor | None]:
+        """Input vectors of the last tokens of sequences, and what conditions add to their last hidden states.
 
         Args:
             ids: Sequences from ``[SOS]``, (B, T).
@@ -239,18 +239,19 @@ class CrystalForCausalLM(LlamaPreTrainedModel, GenerationMixin):
             conditions: Conditions of the B sequences.
 
         Returns:
-            (B, L, hidden).
+            (B, L, hidden) each, the second None without conditions.
         """
         length = places.slot.shape[1]
         tokens = nn.functional.embedding(ids[:, -length:], vectors) + self.slot_embedding(places.slot)
         columns = (PROMPT_LENGTH + places.site).clamp(max=ids.shape[1] - 1)
         species = ids.gather(1, columns) - self.grammar.layout.species_start
         written = self.grammar.group[places.slot] == Group.COORDINATE
-        sites = self.site_embedding(torch.where(written, species, 0)) * written[..., None]
-        x = tokens + sites
+        x = tokens + self.site_embedding(torch.where(written, species, 0)) * written[..., None]
+        after = None
         if conditions is not None and self.conditioner is not None:
-            x = x + self.conditioner(conditions, ids, places)
-        return cast("Tensor", self.embedding_dropout(x))
+            before, after = self.conditioner(conditions, ids, places)
+            x = x + before
+        return self.embedding_dropout(x), after
 
     def forward(
         self,
@@ -282,13 +283,12 @@ class CrystalForCausalLM(LlamaPreTrainedModel, GenerationMixin):
         ids = input_ids if history is None else history
         first = ids.shape[1] - input_ids.shape[1]
         vectors = self.token_vectors()
-        outputs = self.model(
-            inputs_embeds=self.embed(ids, self.grammar.places(ids, first), vectors, conditions),
-            attention_mask=attention_mask,
-            **kwargs,
-        )
+        x, after = self.embed(ids, self.grammar.places(ids, first), vectors, conditions)
+        outputs = self.model(inputs_embeds=x, attention_mask=attention_mask, **kwargs)
+        hidden = outputs.last_hidden_state
+        hidden = hidden if after is None else hidden + after
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = (outputs.last_hidden_state[:, keep] @ vectors.T).float()
+        logits = (hidden[:, keep] @ vectors.T).float()
         logits = logits.masked_fill(~self.grammar.mask(ids, first, rules)[:, keep], MASKED_LOGIT)
         loss = None
         if labels is not None:
@@ -354,13 +354,15 @@ class CrystalForCausalLM(LlamaPreTrainedModel, GenerationMixin):
             Log-probabilities and entropies in nats, each (B, T - first); 0 for forced and pad tokens.
         """
         places, vectors = self.grammar.places(input_ids), self.token_vectors()
-        x = self.embed(input_ids, places, vectors, conditions)
-        if guided := conditions is not None and guidance != 1.0:
-            x = torch.cat([x, self.embed(input_ids, places, vectors)])
-        hidden = self.model(inputs_embeds=x, use_cache=False).last_hidden_state[:, first - 1 : -1]
+        x, after = self.embed(input_ids, places, vectors, conditions)
+        if guided := after is not None and guidance != 1.0:
+            x = torch.cat([x, self.embed(input_ids, places, vectors)[0]])
+        hidden = self.model(inputs_embeds=x, use_cache=False).last_hidden_state
+        told, *untold = hidden.chunk(2) if guided else (hidden,)
+        hidden = told if after is None else told + after
         if guided:
-            told, untold = hidden.chunk(2)
-            hidden = guide(told, untold, guidance)
+            hidden = guide(hidden, untold[0], guidance)
+        hidden = hidden[:, first - 1 : -1]
         groups, targets = self.grammar.group[places.slot[:, first - 1 : -1]], input_ids[:, first:]
         log_probs = torch.zeros(targets.shape, dtype=torch.float32, device=targets.device)
         entropies = torch.zeros_like(log_probs)

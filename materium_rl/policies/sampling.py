@@ -90,15 +90,17 @@ def sample(
 
     def step() -> Tensor:
         """Last hidden states of the running rows; of guided ones two copies stand side by side."""
-        x = model.embed(history, places, vectors, conditions)
-        if copies == 1:
+        x, after = model.embed(history, places, vectors, conditions)
+        if after is None:
             return cache.step(x)
-        x = torch.stack([x, model.embed(history, places, vectors)], dim=1).flatten(0, 1)
+        if copies == 1:
+            return cache.step(x) + after[:, -1]
+        x = torch.stack([x, model.embed(history, places, vectors)[0]], dim=1).flatten(0, 1)
         pairs = cache.step(x).unflatten(0, (-1, 2))
-        return guide(pairs[:, 0], pairs[:, 1], guidance)
+        return guide(pairs[:, 0] + after[:, -1], pairs[:, 1], guidance)
 
     if conditions is None:
-        beginning = model.embed(history[:1], Places(*(p[:1] for p in places)), vectors)
+        beginning, _ = model.embed(history[:1], Places(*(p[:1] for p in places)), vectors)
         hidden = cache.step(beginning).expand(n, -1)
     else:
         hidden = step()

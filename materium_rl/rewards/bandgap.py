@@ -39,7 +39,7 @@ class BandGap(Reward):
     )
 
     target: float = Field(default=1.34, ge=0, description="Wanted band gap in eV")
-    width: float = Field(default=0.3, gt=0, description="Standard deviation of the score around it in eV")
+    width: float = Field(default=0.3, gt=0, description="Distance from it in eV at which the score is 1/2")
     fidelity: Literal["pbe", "gllb-sc", "hse", "experiment"] = Field(
         default="pbe", description="Kind of band gap that the network imitates"
     )
@@ -57,7 +57,7 @@ class BandGap(Reward):
         self._ensemble = MEGNetEnsemble("bandgap", MEMBERS[self.members])
 
     def shaping(self) -> TargetWindow:
-        """A Gaussian window around the target."""
+        """A window around the target."""
         return TargetWindow(target=self.target, width=self.width)
 
     def measure(self, structures: Sequence[Structure]) -> list[Result]:

@@ -29,10 +29,10 @@ class Density(Reward):
     unit: ClassVar[str] = "g/cm³"
 
     target: float = Field(default=5.0, gt=0, description="wanted density, g/cm³")
-    width: float = Field(default=1.0, gt=0, description="standard deviation of the score around it, g/cm³")
+    width: float = Field(default=1.0, gt=0, description="distance from it at which the score is 1/2, g/cm³")
 
     def shaping(self) -> TargetWindow:
-        """A Gaussian window around the target."""
+        """A window around the target."""
         return TargetWindow(target=self.target, width=self.width)
 
     def measure(self, structures: Sequence[Structure]) -> list[Result]:

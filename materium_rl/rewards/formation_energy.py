@@ -43,7 +43,7 @@ class FormationEnergy(TargetedReward):
         default=None, ge=LOWEST, description="wanted formation energy, eV/atom; none: low is good"
     )
     width: float = Field(
-        default=0.2, gt=0, description="standard deviation of the score around the target, eV/atom"
+        default=0.2, gt=0, description="distance from the target at which the score is 1/2, eV/atom"
     )
 
     def load(self) -> None:

@@ -32,7 +32,9 @@ class HHI(TargetedReward):
     untargeted: ClassVar[Shaping] = SoftDecay(full=1500.0, half=2500.0)
 
     target: float | None = Field(default=None, ge=0, le=10_000, description="wanted index; none: low is good")
-    width: float = Field(default=500.0, gt=0, description="standard deviation of the score around the target")
+    width: float = Field(
+        default=500.0, gt=0, description="distance from the target at which the score is 1/2"
+    )
     kind: Literal["production", "reserve"] = Field(
         default="production", description="concentration of the production or of the reserves"
     )

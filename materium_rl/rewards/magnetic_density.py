@@ -39,7 +39,7 @@ class MagneticDensity(TargetedReward):
         default=None, ge=0, description="wanted magnetic density, µB/Å³; none: high is good"
     )
     width: float = Field(
-        default=0.02, gt=0, description="standard deviation of the score around the target, µB/Å³"
+        default=0.02, gt=0, description="distance from the target at which the score is 1/2, µB/Å³"
     )
 
     def load(self) -> None:

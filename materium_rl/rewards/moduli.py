@@ -66,7 +66,7 @@ class BulkModulus(_Modulus):
         default=None, gt=0, description="wanted bulk modulus, GPa; none: high is good"
     )
     width: float = Field(
-        default=20.0, gt=0, description="standard deviation of the score around the target, GPa"
+        default=20.0, gt=0, description="distance from the target at which the score is 1/2, GPa"
     )
 
 
@@ -84,7 +84,7 @@ class ShearModulus(_Modulus):
         default=None, gt=0, description="wanted shear modulus, GPa; none: high is good"
     )
     width: float = Field(
-        default=15.0, gt=0, description="standard deviation of the score around the target, GPa"
+        default=15.0, gt=0, description="distance from the target at which the score is 1/2, GPa"
     )
 
 

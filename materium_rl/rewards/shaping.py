@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -23,7 +22,10 @@ class Identity(_Curve):
 
 
 class TargetWindow(_Curve):
-    """1 at ``target``, falling as exp(-(value - target)^2 / (2 width^2))."""
+    """1 at ``target``, 1/2 at ``width`` from it: 1 / (1 + ((value - target) / width)^2).
+
+    It never reaches 0, so that far from the target too the closer of two samples earns more.
+    """
 
     kind: Literal["target"] = "target"
     target: float
@@ -31,7 +33,7 @@ class TargetWindow(_Curve):
 
     def __call__(self, value: float) -> float:
         """Score of a raw value."""
-        return math.exp(-0.5 * ((value - self.target) / self.width) ** 2)
+        return 1.0 / (1.0 + ((value - self.target) / self.width) ** 2)
 
 
 class SoftStep(_Curve):

@@ -26,7 +26,7 @@ class TargetedReward(Reward):
         return self
 
     def shaping(self) -> Shaping:
-        """A Gaussian window around the target, or the curve that needs none."""
+        """A window around the target, or the curve that needs none."""
         if self.target is None:
             return self.untargeted
         return TargetWindow(target=self.target, width=self.width)

@@ -241,7 +241,7 @@ def trainer_arguments(config: FinetuneConfig, folder: Path) -> GRPOConfig:
         num_generations=rl.group_size,
         num_iterations=rl.num_iterations,
         learning_rate=rl.learning_rate,
-        lr_scheduler_type="constant_with_warmup",
+        lr_scheduler_type="linear",
         warmup_steps=5,
         weight_decay=0.0,
         max_grad_norm=rl.max_grad_norm,

@@ -47,6 +47,6 @@ def test_no_number_for_what_cannot_be_measured(structure, kind, reason):
 
 
 def test_shaping():
-    assert Density(target=7, width=1).shaping()(8) == pytest.approx(math.exp(-0.5))
+    assert Density(target=7, width=1).shaping()(8) == pytest.approx(0.5)
     with pytest.raises(ValidationError):
         Density(target=0)
