@@ -120,7 +120,7 @@ def test_finetune_options_reach_the_config(run: Command, folder: Path) -> None:
     assert tree["reward"] | {"timeout": 0, "max_failed": 0} == {
         "expression": "0.5*sites(scale=2)",
         "gates": [],
-        "aggregation": "sum",
+        "aggregation": "geometric",
         "plugins": ["plugin.py"],
         "workers": 2,
         "timeout": 0,

@@ -17,6 +17,8 @@ from materium_rl.config import GenerateConfig, PretrainConfig, load_config
 from materium_rl.errors import ConfigError
 from materium_rl.generate import generate, out_of_range
 from materium_rl.labels import COMPUTED, conditions_of, label, load_labels, measure, save_labels, statistics
+from materium_rl.policies.loading import load_policy
+from materium_rl.policies.sampling import sample_many
 from materium_rl.pretrain import pretrain
 from materium_rl.structure_files import StructureRow, write_structures
 
@@ -150,7 +152,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = folder / "data.parquet"
     structures = small_structures()
     write_structures(structures, data, properties=[{"band_gap": i / 10} for i in range(len(structures))])
-    sets = [*OPTIONS, "training.epochs=2", "training.eval_every=3", f"conditions.names=[{', '.join(NAMES)}]"]
+    quick = {"epochs": 100, "eval_every": 50, "learning_rate": 3e-3, "batch_size": 40, "ema_decay": 0.9}
+    sets = [*OPTIONS, *(f"training.{key}={value}" for key, value in quick.items())]
+    sets += [
+        "model.hidden_size=64",
+        "model.dropout=0",
+        "conditions.dropout=0.2",
+        f"conditions.names=[{', '.join(NAMES)}]",
+    ]
     config = load_config(PretrainConfig, [], {"data": data, "validation_data": data}, sets)
     return pretrain(config, folder / "run")
 
@@ -163,6 +172,21 @@ def test_a_training_keeps_labels_and_statistics(trained: Path) -> None:
     assert len(pd.read_parquet(trained / "labels_training.parquet")) == len(small_structures())
     metrics = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     assert all(row["validation/nats_with_all_conditions"] > 0 for row in metrics)
+
+
+def test_it_learns_to_follow_them(trained: Path) -> None:
+    policy = load_policy(trained)
+    formulas = [s.composition.reduced_formula for s in small_structures()[:16]] * 4
+    for wanted in ({"n_sites": [2, 3] * 32}, {"formula": formulas}):
+        ((name, values),) = wanted.items()
+        asked = policy.model.encode_conditions([Conditions(**{name: value}) for value in values])
+        hits = []
+        for conditions in (asked, None):
+            drawn = sample_many(policy.model, 64, seed=1, conditions=conditions)
+            found = measure([policy.codec.decode(ids.tolist()) for ids in drawn.ids], [name])[name]
+            hits.append(np.mean([a == b for a, b in zip(found, values, strict=True)]))
+        print(name, hits)
+        assert hits[0] > hits[1] + 0.3
 
 
 def test_generated_files_hold_request_and_value(trained: Path, tmp_path: Path, capsys) -> None:

@@ -66,7 +66,7 @@ def test_reward_of_the_readme_measures_and_scores(tmp_path: Path, monkeypatch: p
     assert isinstance(result, Measurement)
     assert result.value == pytest.approx(11.77, abs=0.01)  # Å³, two atoms in 2.866³
     assert reward.shaping()(11.0) == 1.0
-    assert reward.shaping()(12.0) == pytest.approx(0.6065, abs=1e-4)  # one width off: exp(-1/2)
+    assert reward.shaping()(12.0) == pytest.approx(0.5)  # one width off
 
 
 def test_function_of_the_docs_measures_and_scores(tmp_path: Path) -> None:
