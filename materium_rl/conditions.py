@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from itertools import product
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from materium_rl.constraints import formula_unit, known_elements
+from materium_rl.errors import did_you_mean
 
 CrystalSystem = Literal[
     "triclinic", "monoclinic", "orthorhombic", "tetragonal", "trigonal", "hexagonal", "cubic"
@@ -130,9 +130,8 @@ def check_values(values: Mapping[str, Sequence[Any]]) -> None:
     """
     for name, wanted in values.items():
         if name not in CONDITIONS:
-            close = get_close_matches(name, CONDITIONS, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"unknown condition {name!r}{hint} known: {', '.join(CONDITIONS)}")
+            hint = did_you_mean(name, CONDITIONS)
+            raise ValueError(f"unknown condition {name!r}{hint}; known: {', '.join(CONDITIONS)}")
         for value in wanted:
             try:
                 Conditions(**{name: value})

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, get_args
 
@@ -17,7 +16,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from materium_rl.conditions import CONDITIONS, Values, check_values
 from materium_rl.constraints import Constraints
-from materium_rl.errors import ConfigError
+from materium_rl.errors import ConfigError, did_you_mean
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -141,7 +140,7 @@ class RewardConfig(Section):
     expression: str = "novelty+bandgap"
     gates: tuple[str, ...] = Field(
         ("validity", "stability(half_score=0.06)", "novelty", UNIQUENESS),
-        description="rewards that multiply the sum; empty switches them off",
+        description="rewards that multiply the aggregate of the terms; empty switches them off",
     )
     aggregation: Literal["sum", "geometric", "minimum"] = Field(
         "geometric", description="of the terms; a sum would pay for one of them alone"
@@ -270,7 +269,7 @@ def preset(name: str) -> Path:
     """
     names = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
     if name not in names:
-        raise ConfigError(f"no preset {name!r}{_close(name, names)}; presets: {', '.join(names)}")
+        raise ConfigError(f"no preset {name!r}{did_you_mean(name, names)}; presets: {', '.join(names)}")
     return CONFIGS / f"{name}.yaml"
 
 
@@ -385,7 +384,7 @@ def _explain(cls: type[Section], error: ValidationError) -> str:
         location = [str(part) for part in fault["loc"]]
         key = ".".join(location)
         if fault["type"] == "extra_forbidden":
-            faults.append(f"unknown key {key!r}{_close(location[-1], _keys_at(cls, location[:-1]))}")
+            faults.append(f"unknown key {key!r}{did_you_mean(location[-1], _keys_at(cls, location[:-1]))}")
         elif fault["type"] == "missing":
             faults.append(
                 f"{key!r} is required; give it as an option, in a config file or by --set {key}=..."
@@ -410,8 +409,3 @@ def _keys_at(cls: type[BaseModel], location: Iterable[str]) -> list[str]:
 
 def _is_section(annotation: object) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
-
-
-def _close(name: str, names: Iterable[str]) -> str:
-    close = get_close_matches(name, list(names), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""

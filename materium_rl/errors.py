@@ -3,6 +3,9 @@
 Every message says what happened, where, what was expected, and what to do next.
 """
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class MateriumError(Exception):
     """Base of every error that materium_rl raises on purpose (exit code 1)."""
@@ -30,3 +33,9 @@ class RewardError(MateriumError):
 
 class AssetError(MateriumError):
     """A bundled asset that is missing or whose checksum differs."""
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """``; did you mean 'x'?`` with the known name nearest to an unknown one, empty if none is near."""
+    close = get_close_matches(name, list(names), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

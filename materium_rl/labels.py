@@ -16,6 +16,7 @@ from materium_rl.errors import ConfigError
 from materium_rl.files import atomic_path
 from materium_rl.rewards import registry
 from materium_rl.rewards.base import Measurement
+from materium_rl.rewards.shared import sharing
 from materium_rl.structure_parsers import StructureRow
 
 if TYPE_CHECKING:
@@ -38,6 +39,11 @@ def measure(structures: Sequence[Structure], names: Collection[str]) -> dict[str
     Returns:
         N values for each name, None where it could not be measured.
     """
+    with sharing():  # one CHGNet pass serves energies and magnetic moments
+        return _values(structures, names)
+
+
+def _values(structures: Sequence[Structure], names: Collection[str]) -> dict[str, list[Any]]:
     values: dict[str, list[Any]] = {}
     if {"space_group", "crystal_system"} & set(names):
         groups = [None if v is None else round(v) for v in _measured("space_group", structures)]
@@ -85,19 +91,20 @@ def label(rows: Sequence[StructureRow], names: Sequence[str]) -> pd.DataFrame:
     """
     columns: dict[str, list[Any]] = {"source": [row.source for row in rows]}
     computed = []
-    for name in names:
-        values = [_from_data(name, row) for row in rows]
-        missing = [i for i, value in enumerate(values) if value is None]
-        # What a simulation gave for some rows is not mixed with what a network says about the others.
-        if len(missing) == len(rows) or name not in NUMBERS:
-            if name not in COUNTED and missing:
-                print(f"conditions: measuring {name} of {len(missing):,} structures", flush=True)
-            found = measure([rows[i].structure for i in missing], [name])[name]
-            for i, value in zip(missing, found, strict=True):
-                values[i] = value
-            if missing and name not in COUNTED:
-                computed.append(name)
-        columns[name] = values
+    with sharing():
+        for name in names:
+            values = [_from_data(name, row) for row in rows]
+            missing = [i for i, value in enumerate(values) if value is None]
+            # What a simulation gave for some rows is not mixed with what a network says about the others.
+            if len(missing) == len(rows) or name not in NUMBERS:
+                if name not in COUNTED and missing:
+                    print(f"conditions: measuring {name} of {len(missing):,} structures", flush=True)
+                found = _values([rows[i].structure for i in missing], [name])[name]
+                for i, value in zip(missing, found, strict=True):
+                    values[i] = value
+                if missing and name not in COUNTED:
+                    computed.append(name)
+            columns[name] = values
     frame = pd.DataFrame(columns)
     frame.attrs[COMPUTED] = computed
     return frame

@@ -97,7 +97,7 @@ def encode_conditions(
     systems = [CRYSTAL_SYSTEMS.index(c.crystal_system) if c.crystal_system else 0 for c in conditions]
     return ConditionBatch(
         given=torch.tensor([[getattr(c, name) is not None for name in names] for c in conditions]),
-        numbers=torch.tensor(standard).T.reshape(len(conditions), -1),
+        numbers=torch.tensor(standard).reshape(len(standard), len(conditions)).T,
         log_density=torch.tensor([math.log(c.density or 1.0) for c in conditions]),
         unit=torch.tensor([[unit.get(symbol, 0) for symbol in symbols] for unit in units]),
         system=torch.tensor(

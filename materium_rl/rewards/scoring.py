@@ -64,7 +64,7 @@ class Scorer:
 
     Args:
         expression: Reward expression, see ``rewards.expression``.
-        gates: Rewards whose scores multiply the sum, each written as in an expression, without a
+        gates: Rewards whose scores multiply the aggregate, each written as in an expression, without a
             weight. A gate that is a term too is measured once. Empty, or ``("none",)``: no gates.
         aggregation: How the scores of the terms become one number.
         workers: Ray workers; 0 measures in this process.
