@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import subprocess
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 
 MARK = 4.44
 """Å"""
+SLEEP = "4321.5"
+"""Seconds that a left-behind child process sleeps; tells it from others."""
+_HOARD: list[bytearray] = []
 
 
 class Fault(Reward):
@@ -55,12 +60,71 @@ class Fault(Reward):
             time.sleep(60)
         if self.kind == "crash":
             os._exit(1)
+        if self.kind == "segfault":
+            ctypes.string_at(0)
+        if self.kind == "memory":
+            _HOARD.extend(bytearray(10_000_000) for _ in range(100_000))
+        if self.kind == "print":
+            print("x" * 5_000_000, flush=True)
+        if self.kind == "children":
+            subprocess.Popen(["sleep", SLEEP])
         odd = {
+            "print": 0.5, "children": 0.5,
             "none": None, "nan": float("nan"), "inf": Measurement(float("-inf")), "text": "0.5",
             "uncertainty": Measurement(0.5, float("nan")), "detail": Measurement(0.5, None, {"x": [1]}),
             "invalid": Invalid("too strange"), "above": 7.0,
         }  # fmt: skip
         return [] if self.kind == "short" else [odd[self.kind]]
+
+
+class EveryFault(Fault):
+    """Every kind at once: kind number i happens at a lattice length of 4 + i / 100 Å."""
+
+    name: ClassVar[str] = "every_fault"
+    kind: str = "all"
+    KINDS: ClassVar[tuple[str, ...]] = (
+        "raise", "nan", "inf", "none", "short", "text", "hang", "crash", "segfault", "memory", "print",
+        "children", "invalid",
+    )  # fmt: skip
+
+    def measure(self, structures: Sequence[Structure]) -> list[Result]:
+        """Misbehave as the lattice says."""
+        answers: list[Any] = []
+        for structure in structures:
+            number = round((structure.lattice.a - 4) * 100)
+            kind = self.KINDS[number] if 0 <= number < len(self.KINDS) else ""
+            answers += Fault(kind=kind)._answer() if kind else [Measurement(structure.lattice.a)]
+        return answers
+
+
+class BrokenWorker(Reward):
+    """0.5, but the first process that loads it is broken: there it does as ``kind`` says, always."""
+
+    name: ClassVar[str] = "broken_worker"
+
+    kind: str
+    flag: str
+    _broken: list[bool] = PrivateAttr(default_factory=lambda: [False])
+
+    def load(self) -> None:
+        """Be the broken one, if there is none yet; with ``always`` every process is."""
+        try:
+            os.close(os.open(self.flag, os.O_CREAT | os.O_EXCL))
+            self._broken[0] = True
+        except FileExistsError:
+            self._broken[0] = os.path.getsize(self.flag) > 0
+
+    def shaping(self) -> Identity:
+        """The value is the score."""
+        return Identity()
+
+    def measure(self, structures: Sequence[Structure]) -> list[Result]:
+        """0.5 each."""
+        if self._broken[0] and self.kind == "crash":
+            os._exit(1)
+        if self._broken[0]:
+            raise OSError("no such device")
+        return [Measurement(0.5)] * len(structures)
 
 
 class SecondFault(Fault):
