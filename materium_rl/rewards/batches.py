@@ -41,17 +41,14 @@ class Task:
         part: Of the plan.
         deaths: Workers that have died of it so far.
         avoid: The worker that should not get it again, if there is another.
+        suspect: It was in a call that did not come back in order, so it runs alone.
     """
 
     indices: tuple[int, ...]
     part: Part | None = None
     deaths: int = 0
     avoid: int | None = None
-
-    @property
-    def suspect(self) -> bool:
-        """Whether it must run alone."""
-        return self.part is not None or self.deaths > 0 or self.avoid is not None
+    suspect: bool = False
 
 
 class Batch:
@@ -112,14 +109,15 @@ class Batch:
 
     def again(self, task: Task, worker: int) -> Task:
         """Let a task run once more, by another worker than this one if there is one."""
-        task = replace(task, avoid=worker)
+        task = replace(task, avoid=worker, suspect=True)
         self.pending.appendleft(task)
         return task
 
     def hung(self, tasks: Sequence[Task], reason: str) -> None:
         """A call ran over its time, or out of memory."""
         if len(tasks) > 1:
-            self.pending.extendleft(reversed(tasks))  # with the time limit of a single one
+            alone = [replace(task, suspect=True) for task in tasks]
+            self.pending.extendleft(reversed(alone))
         elif tasks[0].part is None:
             self._take_apart(tasks[0])
         else:
@@ -127,7 +125,7 @@ class Batch:
 
     def died(self, tasks: Sequence[Task], worker: int, reason: str) -> None:
         """A call did not come back, because its worker died."""
-        marked = [replace(task, deaths=task.deaths + 1, avoid=worker) for task in tasks]
+        marked = [replace(task, deaths=task.deaths + 1, avoid=worker, suspect=True) for task in tasks]
         if len(marked) > 1 or marked[0].deaths < DEATHS - 1:
             self.pending.extendleft(reversed(marked))
         elif marked[0].part is None:
@@ -138,7 +136,9 @@ class Batch:
             self._blame(marked[0], reason)
 
     def _take_apart(self, task: Task) -> None:
-        single = [replace(task, indices=(i,), part=part) for i in task.indices for part in self.parts]
+        single = [
+            replace(task, indices=(i,), part=part, suspect=True) for i in task.indices for part in self.parts
+        ]
         for i in task.indices:
             self._open[i] = len(self.parts)
         self.pending.extendleft(reversed(single))

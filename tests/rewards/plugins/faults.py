@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 MARK = 4.44
 """Å"""
-SLEEP = "4321.5"
-"""Seconds that a left-behind child process sleeps; tells it from others."""
 _HOARD: list[bytearray] = []
 
 
@@ -31,6 +29,8 @@ class Fault(Reward):
 
     kind: str
     mark: float = MARK
+    sleep: str = "60"
+    """Seconds that a left-behind child process sleeps."""
 
     def load(self) -> None:
         """Fail here if asked to."""
@@ -67,7 +67,7 @@ class Fault(Reward):
         if self.kind == "print":
             print("x" * 5_000_000, flush=True)
         if self.kind == "children":
-            subprocess.Popen(["sleep", SLEEP])
+            subprocess.Popen(["sleep", self.sleep])
         odd = {
             "print": 0.5, "children": 0.5,
             "none": None, "nan": float("nan"), "inf": Measurement(float("-inf")), "text": "0.5",
@@ -93,7 +93,9 @@ class EveryFault(Fault):
         for structure in structures:
             number = round((structure.lattice.a - 4) * 100)
             kind = self.KINDS[number] if 0 <= number < len(self.KINDS) else ""
-            answers += Fault(kind=kind)._answer() if kind else [Measurement(structure.lattice.a)]
+            answers += (
+                Fault(kind=kind, sleep=self.sleep)._answer() if kind else [Measurement(structure.lattice.a)]
+            )
         return answers
 
 
@@ -169,3 +171,9 @@ def length(structures: Sequence[Structure], *, longest: float = 10.0) -> list[fl
 def angle(structures: Sequence[Structure]) -> list[float]:
     """Lattice angle alpha over 180 degrees."""
     return [structure.lattice.alpha / 180 for structure in structures]
+
+
+def slow(structures: Sequence[Structure]) -> list[float]:
+    """As ``length``, 10 ms each."""
+    time.sleep(0.01 * len(structures))
+    return length(structures)
