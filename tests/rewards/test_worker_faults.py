@@ -49,8 +49,8 @@ def cell(a: float) -> Structure:
     return Structure(Lattice.cubic(a), ["Fe", "Fe"], [[0, 0, 0], [0.5, 0.5, 0.5]])
 
 
-def broken(kind: str, flag: Path) -> str:
-    return f'"{FAULTS}:BrokenWorker"(kind="{kind}", flag="{flag}")'
+def broken(kind: str, folder: Path, sound: int | None = None) -> str:
+    return f'"{FAULTS}:BrokenWorker"(kind="{kind}", folder="{folder}", sound={sound})'
 
 
 def sleepers() -> list[psutil.Process]:
@@ -104,23 +104,41 @@ def test_workers_killed_at_random_lose_nothing() -> None:
     assert table.to_frame().to_csv() == inline.to_frame().to_csv()
 
 
-@pytest.mark.parametrize("kind", ["raise", "crash"])
-def test_a_broken_worker_is_told_from_a_bad_reward(
-    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The first process is broken; what it fails at, or dies of, the other can do."""
+def test_a_broken_worker_is_told_from_a_bad_reward(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What the first process fails at the other can do; its successor is sound."""
     batch = [cell(3.0 + 0.001 * i) for i in range(96)]
-    with Scorer(broken(kind, tmp_path / "flag"), workers=2, **OPTIONS) as scorer:
+    with Scorer(broken("raise", tmp_path), workers=2, **OPTIONS) as scorer:
         table = scorer.score(batch)
     assert list(table.outcomes) == ["ok"] * 96
-    assert not caplog.records  # its successor was sound
+    assert len(list(tmp_path.iterdir())) == 3
+    assert not caplog.records
+
+
+def test_a_worker_that_stays_broken_is_taken_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    batch = [cell(3.0 + 0.001 * i) for i in range(192)]
+    expression = f"{SLOW} + {broken('crash', tmp_path, sound=1)}"
+    with Scorer(expression, workers=2, **OPTIONS) as scorer:
+        table = scorer.score(batch)
+        again = scorer.score(batch[:32])
+    assert list(table.outcomes) == ["ok"] * 192
+    assert list(again.outcomes) == ["ok"] * 32
+    (record,) = caplog.records
+    assert "is taken out: 3 times in a row it died of what another could measure; 1 go on" in record.message
+
+
+def test_a_bad_reward_is_the_rewards_fault(tmp_path: Path) -> None:
+    """With one worker, a new one gives the second opinion; the reward fails there too."""
+    expression = f"{LENGTH} + 0*{broken('raise', tmp_path, sound=99)}"
+    with Scorer(expression, workers=1, **OPTIONS) as scorer:
+        table = scorer.score([cell(3.0 + 0.01 * i) for i in range(64)])
+    assert list(table.outcomes) == ["ok"] * 64
+    assert {row.terms["broken_worker"].reason for row in table} == {"raised OSError: no such device"}
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_when_nothing_works_anywhere_the_run_stops(tmp_path: Path) -> None:
-    flag = tmp_path / "flag"
-    flag.write_text("every process is broken")
     with (
-        Scorer(broken("crash", flag), workers=1, gates=(), shared=()) as scorer,
+        Scorer(broken("crash", tmp_path, sound=99), workers=1, gates=(), shared=()) as scorer,
         pytest.raises(RewardError, match=r"died 6 times and have measured nothing"),
     ):
         scorer.score([cell(3.0)] * 16)

@@ -7,6 +7,8 @@ import os
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import PrivateAttr
@@ -100,21 +102,26 @@ class EveryFault(Fault):
 
 
 class BrokenWorker(Reward):
-    """0.5, but the first process that loads it is broken: there it does as ``kind`` says, always."""
+    """0.5, but some processes are broken: there it does as ``kind`` says, always.
+
+    Processes are numbered in the order in which they load. The first is broken, or, with ``sound``, all but
+    that one.
+    """
 
     name: ClassVar[str] = "broken_worker"
 
     kind: str
-    flag: str
-    _broken: list[bool] = PrivateAttr(default_factory=lambda: [False])
+    folder: str
+    sound: int | None = None
+    _number: list[int] = PrivateAttr(default_factory=list)
 
     def load(self) -> None:
-        """Be the broken one, if there is none yet; with ``always`` every process is."""
-        try:
-            os.close(os.open(self.flag, os.O_CREAT | os.O_EXCL))
-            self._broken[0] = True
-        except FileExistsError:
-            self._broken[0] = os.path.getsize(self.flag) > 0
+        """Take a number."""
+        for number in count():
+            with suppress(FileExistsError):
+                os.close(os.open(f"{self.folder}/{number}", os.O_CREAT | os.O_EXCL))
+                self._number.append(number)
+                return
 
     def shaping(self) -> Identity:
         """The value is the score."""
@@ -122,9 +129,11 @@ class BrokenWorker(Reward):
 
     def measure(self, structures: Sequence[Structure]) -> list[Result]:
         """0.5 each."""
-        if self._broken[0] and self.kind == "crash":
+        number = self._number[0]
+        broken = number == 0 if self.sound is None else number != self.sound
+        if broken and self.kind == "crash":
             os._exit(1)
-        if self._broken[0]:
+        if broken:
             raise OSError("no such device")
         return [Measurement(0.5)] * len(structures)
 
