@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 RESERVED_COLUMNS = ("value", "score", "uncertainty", "contribution", "outcome", "reason")
 
 _PROVIDER_MODULES = {
+    "symmetry": "materium_rl.rewards.symmetry",
     "prototype": "materium_rl.rewards.prototypes",
     "fingerprint": "materium_rl.rewards.fingerprint",
     "energy": "materium_rl.rewards.energies",

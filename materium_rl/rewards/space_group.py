@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from materium_rl.rewards.base import Measurement, Result, Reward
-from materium_rl.rewards.prototypes import SYMPREC, space_group_number
+from materium_rl.rewards.base import Failure, Invalid, Measurement, Result, Reward
 from materium_rl.rewards.shaping import Interval
+from materium_rl.rewards.symmetry import SYMPREC, Symmetry, symmetries, symmetry
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -43,6 +43,7 @@ class SpaceGroup(Reward):
     citation: ClassVar[str] = (
         "Method: Togo, Shinohara and Tanaka, Sci. Technol. Adv. Mater. Meth. 4, 2384822 (2024), as in moyo"
     )
+    requires: ClassVar[tuple[str, ...]] = ("symmetry",)
 
     target: Annotated[int, Field(ge=1, le=230)] | CrystalSystem = Field(
         default="cubic", description="wanted space group number or crystal system"
@@ -56,5 +57,13 @@ class SpaceGroup(Reward):
 
     def measure(self, structures: Sequence[Structure]) -> list[Result]:
         """Space group numbers of N structures; oxidation states are ignored."""
-        numbers = (space_group_number(structure, self.symprec) for structure in structures)
-        return [Measurement(float(item)) if isinstance(item, int) else item for item in numbers]
+        shared = self.symprec == SYMPREC
+        found = symmetries(structures) if shared else [symmetry(s, self.symprec) for s in structures]
+        return [self._result(item) for item in found]
+
+    def _result(self, found: Symmetry | Invalid | Failure) -> Result:
+        if isinstance(found, Invalid | Failure):
+            return found
+        if found.symprec != self.symprec:
+            return Failure(f"no symmetry search succeeded at symprec {self.symprec:g} Å")
+        return Measurement(float(found.space_group_number))

@@ -68,6 +68,6 @@ def test_a_structure_lives_as_long_as_its_results(length: BatchFunction) -> None
 
 
 def test_built_in_shared_work_is_found_by_name() -> None:
-    names = ("chgnet", "energy", "fingerprint", "prototype")
+    names = ("chgnet", "energy", "fingerprint", "prototype", "symmetry")
     code = f"from materium_rl.rewards.measuring import import_provider\nfor n in {names}: import_provider(n)"
     subprocess.run([sys.executable, "-c", code], check=True)

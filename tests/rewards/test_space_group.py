@@ -59,7 +59,7 @@ def test_cells_whose_search_may_hang_are_refused(structure, reason):
 
 
 def test_a_search_that_fails_is_no_space_group_one(monkeypatch):
-    monkeypatch.setattr("materium_rl.rewards.prototypes._symmetry", lambda *_: None)
+    monkeypatch.setattr("materium_rl.rewards.symmetry.search", lambda *_: None)
     assert isinstance(SpaceGroup().measure([CRYSTALS[225]])[0], Failure)
 
 
