@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -66,6 +66,11 @@ class ReferenceIndex:
         self._known_labels = set(columns["label"]) | set(columns["merged_label"])
         self._known_frameworks = set(columns["framework_label"])
         self._known_substitutions = set(zip(columns["merged_label"], self.family_formulas, strict=True))
+        self._merged_labels, self._framework_labels = columns["merged_label"], columns["framework_label"]
+        self._per_prototype, self._per_framework = (
+            Counter(self._merged_labels),
+            Counter(self._framework_labels),
+        )
         self._rows_of_formula = _rows(self.formulas)
         self._rows_of_anonymous = _rows(columns["merged_anonymous_formula"])
         self._fingerprints = arrays["fingerprints"].astype(np.float32)
@@ -188,6 +193,39 @@ class ReferenceIndex:
             int(rows[place]) for place in order if _same_sites(structure, self.structure(int(rows[place])))
         ]
 
+    def prototype_count(
+        self, structure: Structure, prototype: Prototype, fingerprint: Fingerprint, radius: float
+    ) -> int:
+        """How many references have this prototype, all rare earths being one element.
+
+        Where none has, the largest such number of the prototypes that it may be a distortion of
+        (``relatives``).
+        """
+        found = self._per_prototype[prototype.merged_label]
+        if found:
+            return found
+        rows = self.relatives(structure, prototype, fingerprint, radius)
+        return max((self._per_prototype[self._merged_labels[row]] for row in rows), default=0)
+
+    def framework_count(
+        self, structure: Structure, prototype: Prototype, fingerprint: Fingerprint, radius: float
+    ) -> int:
+        """How many references have this arrangement of sites, all elements being one.
+
+        Where none has, that number of the first of the five nearest references within ``radius``, elements
+        ignored, on whose sites StructureMatcher puts it. (Of 23 references distorted by 0.1 or 0.2 Å whose
+        label was new it does so with 20 or more; of 24 real structures of a new label with 4, all but one
+        nearer than 0.03. About 0.1 s each.)
+        """
+        found = self._per_framework[prototype.framework_label]
+        if found:
+            return found
+        distances = np.abs(self._blind - fingerprint[:N_ALL]).max(axis=1)
+        for row in np.argsort(distances)[:5]:
+            if distances[row] < radius and _same_sites(_blank(structure), _blank(self.structure(int(row)))):
+                return self._per_framework[self._framework_labels[int(row)]]
+        return 0
+
     def structure(self, row: int) -> Structure:
         """The reference structure of one row, as it was stored."""
         if row not in self._structures:
@@ -252,6 +290,13 @@ def _bundled() -> ReferenceIndex:
 
 def _same_sites(a: Structure, b: Structure) -> bool:
     return bool(_framework_matcher().fit(a, b))
+
+
+def _blank(structure: Structure) -> Structure:
+    """The same sites, all of one element, so that the primitive cell is that of the framework."""
+    from pymatgen.core import Structure
+
+    return Structure(structure.lattice, ["H"] * len(structure), structure.frac_coords)
 
 
 @cache

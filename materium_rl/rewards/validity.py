@@ -7,13 +7,13 @@ of those turned down are slabs or molecules in vacuum.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from pydantic import Field
 
 from materium_rl.rewards.base import Invalid, Measurement, Result, Reward
+from materium_rl.rewards.charge_neutrality import least_charge
 from materium_rl.rewards.shaping import Identity
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class Validity(Reward):
                 f"closest sites at {ratio:.2f} of their covalent radii; limit {self.min_distance:g}"
             )
         formula = structure.composition.reduced_formula
-        if self.charge_neutrality and not is_charge_balanced(formula):
+        if self.charge_neutrality and least_charge(formula) != 0:
             return Invalid(f"no oxidation states make {formula} neutral")
         return Measurement(1.0, details={"min_distance_ratio": ratio, "density": density, "widest_gap": gap})
 
@@ -123,26 +123,6 @@ def _gap(centres: np.ndarray, radii: np.ndarray, period: float) -> float:
     reach = np.maximum.accumulate(np.concatenate([ends - period, ends]))
     later = np.concatenate([starts, starts[:1] + period])
     return max(0.0, float((later[1:] - reach[len(starts) :]).max()))
-
-
-@lru_cache(maxsize=100_000)
-def is_charge_balanced(formula: str) -> bool:
-    """Whether some choice of oxidation states, atom by atom, adds up to zero.
-
-    Formulas of one element, and of metals and metalloids only, count as balanced. States are those
-    seen in the ICSD, else the common ones (pymatgen's tables).
-    """
-    from pymatgen.core import Composition
-
-    amounts = {element: round(n) for element, n in Composition(formula).items()}
-    if len(amounts) == 1 or all(element.is_metal or element.is_metalloid for element in amounts):
-        return True
-    totals = {0}
-    for element, n in amounts.items():
-        states = element.icsd_oxidation_states or element.common_oxidation_states
-        for _ in range(n):
-            totals = {total + state for total in totals for state in states}
-    return 0 in totals
 
 
 def _unreadable(structure: Structure) -> str:
