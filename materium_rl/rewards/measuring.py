@@ -29,6 +29,7 @@ _PROVIDER_MODULES = {
     "fingerprint": "materium_rl.rewards.fingerprint",
     "energy": "materium_rl.rewards.energies",
     "chgnet": "materium_rl.rewards.energies",
+    "chgnet_forces": "materium_rl.rewards.energies",
 }
 _PLAIN = (str, int, float, bool, type(None))
 
@@ -105,7 +106,8 @@ class Measurer:
         """
         samples = [Sample() for _ in structures]
         passed = list(range(len(structures)))
-        with shared.sharing():
+        wanted = {name for reward in self.rewards.values() for name in reward.requires}
+        with shared.sharing(wanted | set(self.plan.shared)):
             for name in self.plan.screens:
                 self._term(name, structures, passed, samples)
                 passed = [i for i in passed if isinstance(samples[i].results[name], Measurement)]
