@@ -329,7 +329,7 @@ def show_reward(name: str, plugin: Plugins = None) -> None:
     for option, field in reward.model_fields.items():
         kind = getattr(field.annotation, "__name__", None) if isinstance(field.annotation, type) else None
         default = "required" if field.is_required() else f"= {field.get_default(call_default_factory=True)!r}"
-        text = f"  {option}: {kind or str(field.annotation).replace('typing.', '')} {default}"
+        text = f"  {field.alias or option}: {kind or str(field.annotation).replace('typing.', '')} {default}"
         typer.echo(f"{text}  {field.description}" if field.description else text)
 
 

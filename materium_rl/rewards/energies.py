@@ -1,4 +1,4 @@
-"""Energies, magnetic moments, forces and stress of structures as they are written, computed once for all rewards.
+"""Energies, magnetic moments, forces and stress of structures as they are written, once for all rewards.
 
 What asks for forces makes the energies come from the same pass: see ``chgnet_predictions``.
 """
@@ -73,7 +73,7 @@ def energies_of(calculator: str, scale: Scale | None = None) -> BatchFunction:
         scale: Its energies, where its name does not tell.
 
     Returns:
-        A batch function from N structures to N energies in eV/atom (MP2020 scale), ``Invalid`` or ``Failure``.
+        A batch function from N structures to N energies in eV/atom (MP2020 scale), or why there is none.
     """
     if calculator == "chgnet":
         return chgnet_energies

@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from materium_rl.errors import ConfigError, RewardError
 from materium_rl.rewards.base import Reward
+from materium_rl.rewards.expression import FIRST_OPTION
 from materium_rl.rewards.external_function import reward_from_function
 
 GROUP = "materium_rl.rewards"
@@ -91,11 +92,34 @@ def create(name: str, options: dict[str, Any]) -> Reward:
         ConfigError: An unknown option or a wrong value.
     """
     reward = find(name)
+    options = _named(reward, options)
     try:
         return reward(**options)
     except ValidationError as error:
         problems = "; ".join(_problem(reward, item) for item in error.errors())
         raise ConfigError(f"reward {name!r}: {problems}") from None
+
+
+def option_names(reward: type[Reward]) -> list[str]:
+    """The options of a reward as they are written in an expression, in their order."""
+    return [field.alias or name for name, field in reward.model_fields.items()]
+
+
+def _named(reward: type[Reward], options: dict[str, Any]) -> dict[str, Any]:
+    """Options of which the one without a name has got that of the first option.
+
+    Raises:
+        ConfigError: There is none, or it is given by name as well.
+    """
+    if FIRST_OPTION not in options:
+        return options
+    given = options[FIRST_OPTION]
+    names = option_names(reward)
+    if not names:
+        raise ConfigError(f"reward {reward.name!r} has no options, found {given!r}")
+    if names[0] in options:
+        raise ConfigError(f"reward {reward.name!r}: option {names[0]!r} is given twice")
+    return {names[0]: given, **{key: value for key, value in options.items() if key != FIRST_OPTION}}
 
 
 def load_plugin(path: str | Path) -> list[str]:
@@ -227,7 +251,7 @@ def _module(path: Path) -> ModuleType:
 def _problem(reward: type[Reward], item: Any) -> str:
     option = ".".join(map(str, item["loc"])) or "options"
     if item["type"] == "extra_forbidden":
-        return unknown("option", option, list(reward.model_fields))
+        return unknown("option", option, option_names(reward))
     if item["type"] == "missing":
         return f"option {option!r} is required"
     return f"option {option!r} = {item['input']!r}: {item['msg']}"

@@ -125,9 +125,9 @@ def relax(
 def rmsd(structure: Structure, relaxed: Structure) -> float:
     """How far the sites moved in a relaxation, in Å.
 
-    The fractional coordinates of both are put into the relaxed cell, each site moves to its nearest image, the
-    mean displacement is taken off, and the root of the mean square over the sites is given. So a change of the
-    cell alone counts nothing, and a structure of one site has 0.
+    The fractional coordinates of both are put into the relaxed cell, each site moves to its nearest image,
+    the mean displacement is taken off, and the root of the mean square over the sites is given. So a change of
+    the cell alone counts nothing, and a structure of one site has 0.
 
     Args:
         structure: Before.

@@ -177,7 +177,7 @@ def neighbours(cell: Cell, cutoff: float) -> tuple[NDArray[Any], NDArray[Any], N
         cutoff: Å.
 
     Returns:
-        Central site (P,), neighbour (P,), cell of the neighbour (P, 3) in lattice vectors, distance (P,) in Å.
+        Site (P,), neighbour (P,), cell of the neighbour (P, 3) in lattice vectors, distance (P,) in Å.
     """
     from pymatgen.optimization.neighbors import find_points_in_spheres
 
