@@ -2,13 +2,14 @@
 
     python benchmarks/hull_error.py --data mp_val.csv.gz --calculator chgnet --calculator sevenn
 
-Measures structures that carry a label ``e_above_hull`` with ``stability(calculator=...)``, as they are written
-(they are relaxed already), and prints the mean absolute error with a bootstrapped interval of 95 %. Labels are
-never negative, so what lies below the hull counts as 0. ``--relax N`` relaxes first.
+Measures structures that carry a label ``e_above_hull`` with ``stability(calculator=...)``, as they are
+written (they are relaxed already), and prints the mean absolute error with a bootstrapped interval of 95 %.
+Labels are never negative, so what lies below the hull counts as 0. ``--relax N`` relaxes first.
 
-Two more lines tell where an error comes from: the labelled formation energies with this program's hull (the error
-of the hull alone), and the formation energies against their labels (the error of the potential, its corrections
-and the element references, without the hull). Not every structure has a labelled formation energy.
+Two more lines tell where an error comes from: the labelled formation energies with this program's hull (the
+error of the hull alone), and the formation energies against their labels (the error of the potential, its
+corrections and the element references, without the hull). Not every structure has a labelled formation
+energy.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import argparse
 import sys
 import time
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +86,10 @@ def measured(
         if isinstance(result, Measurement):
             errors.append(abs(result.value - row.e_above_hull))
             formation.append(abs(result.details["formation_energy"] - row.formation_energy_per_atom))
-    reasons = [result.reason for result in results if not isinstance(result, Measurement)]
+    reasons = [result.reason.partition(" (")[0] for result in results if not isinstance(result, Measurement)]
     print(
-        f"{calculator}: {1000 * seconds / len(structures):.1f} ms of the processor a structure; "
-        f"{len(reasons)} not measured{': ' if reasons else ''}{'; '.join(sorted({r[:60] for r in reasons}))}",
+        f"{calculator}: {1000 * seconds / len(structures):.1f} ms of the processor a structure; not measured: "
+        f"{dict(Counter(reasons)) or 'none'}",
         file=sys.stderr,
     )
     return [

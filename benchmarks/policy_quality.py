@@ -10,8 +10,8 @@ same reduced formula. Of ``--coverage`` samples the script tells the share of th
 of the validation structures whose formula, and whose structure, is among them; 0 leaves this out.
 
 The RMSD is that of ``--relax`` valid samples to what CHGNet makes of them in at most 200 FIRE steps of
-positions and cell (``rewards.relaxation.rmsd``). A change of the cell alone counts nothing, and a structure of
-one site has 0. 0 samples leave this out.
+positions and cell (``rewards.relaxation.rmsd``). A change of the cell alone counts nothing, and a structure
+of one site has 0. 0 samples leave this out.
 
 Intervals are of 95 %, bootstrapped over samples (over validation structures for what is found of them), exact
 for shares of 0 and 1; distinct elements and the divergence have none, since resampling biases them.

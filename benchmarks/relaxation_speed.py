@@ -6,8 +6,8 @@ Samples structures (not timed) and relaxes positions and cell with CHGNet, once 
 ``materium_rl.rewards.relaxation`` and once with ASE: FIRE and FrechetCellFilter over chgnet's own calculator,
 one structure after the other. Both have the same steps, force limit and threads. Samples that this program
 refuses before the first step (atoms too close, a gap in space) are left out of both. Seconds are of the wall
-clock and, for a machine that is not quiet, of the processor. Prints a Markdown table, and how the final energies
-compare.
+clock and, for a machine that is not quiet, of the processor. Prints a Markdown table, and how the final
+energies compare.
 
 With ``--ase M`` the ASE side relaxes the first M of the structures only, and the ratio is that of these.
 """

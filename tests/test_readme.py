@@ -27,7 +27,8 @@ PAGES = [
 DRY = ("pretrain", "finetune", "generate", "compare")
 BUILT_IN = (
     "validity", "stability", "bandgap", "novelty", "uniqueness", "density", "hhi", "formation_energy",
-    "magnetic_density", "bulk_modulus", "shear_modulus", "space_group",
+    "magnetic_density", "bulk_modulus", "shear_modulus", "space_group", "force", "stress",
+    "displacement", "matgl",
 )  # fmt: skip
 
 

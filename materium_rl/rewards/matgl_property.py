@@ -10,7 +10,7 @@ from pydantic import Field
 
 from materium_rl.errors import RewardError
 from materium_rl.rewards.base import Failure, Invalid, Measurement, Result, Reward
-from materium_rl.rewards.potentials.base import DISORDERED, Cell, unphysical
+from materium_rl.rewards.potentials.base import DISORDERED, Cell, neighbours, unphysical
 from materium_rl.rewards.potentials.catalogue import load_matgl
 from materium_rl.rewards.shaping import TargetWindow
 
@@ -23,8 +23,8 @@ class MatGLProperty(Reward):
 
     The model is a folder that matgl saved, or a name, which matgl downloads from the Hugging Face Hub at the
     first use. It must give one number for a structure. A model that was trained on several fidelities gets
-    ``state``. Unphysical cells are invalid and never reach the model; elements that it does not know are a
-    failure. How far to trust the value is for the model's authors to say.
+    ``state``. Unphysical cells are invalid and never reach the model; elements that it does not know and sites
+    without a neighbour are a failure. How far to trust the value is for the model's authors to say.
     """
 
     name: ClassVar[str] = "matgl"
@@ -68,6 +68,8 @@ class MatGLProperty(Reward):
         unknown = sorted({e.symbol for e in plain.elements} - set(model.element_types))
         if unknown:
             return Failure(f"the matgl model {self.model} knows no {', '.join(unknown)}")
+        if len(set(neighbours(Cell.of(plain), model.cutoff)[0].tolist())) < len(plain):
+            return Failure(f"a site has no neighbour within the {model.cutoff:g} Å of the matgl model")
         state = None if self.state is None else torch.tensor([self.state])
         try:
             value = model.predict_structure(plain, state_attr=state)

@@ -126,8 +126,8 @@ def rmsd(structure: Structure, relaxed: Structure) -> float:
     """How far the sites moved in a relaxation, in Å.
 
     The fractional coordinates of both are put into the relaxed cell, each site moves to its nearest image,
-    the mean displacement is taken off, and the root of the mean square over the sites is given. So a change of
-    the cell alone counts nothing, and a structure of one site has 0.
+    the mean displacement is taken off, and the root of the mean square over the sites is given. So a change
+    of the cell alone counts nothing, and a structure of one site has 0.
 
     Args:
         structure: Before.
@@ -177,7 +177,7 @@ class _Run:
             self.cell.positions,
             coords_are_cartesian=True,
         )
-        largest = float(np.linalg.norm(prediction.forces, axis=1).max())
+        largest = float(np.linalg.norm(np.asarray(prediction.forces), axis=1).max())
         return Relaxed(structure, prediction.energy_per_atom, largest, self._fire.steps, converged)
 
 

@@ -30,8 +30,8 @@ class Stability(Reward):
 
     The score is 1 up to ``full_score`` and 1/2 at ``half_score``. Its top is flat, since the error of
     these energies is about 0.03 eV/atom, and its tail never reaches 0, so that unstable structures can still
-    be told apart. A structure far below the hull is more often a blind spot of the potential than a discovery: below
-    ``suspicious`` it counts as not measured.
+    be told apart. A structure far below the hull is more often a blind spot of the potential than a
+    discovery: below ``suspicious`` it counts as not measured.
     """
 
     name: ClassVar[str] = "stability"

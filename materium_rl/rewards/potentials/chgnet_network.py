@@ -38,12 +38,12 @@ class Rows:
 
     def take(self, table: Tensor) -> Tensor:
         """Rows (M, D) of a table (size, D)."""
-        taken: Tensor = _Take.apply(table, self)
+        taken: Tensor = _Take.apply(table, self)  # type: ignore[no-untyped-call]
         return taken
 
     def sum(self, rows: Tensor) -> Tensor:
         """Sums (size, D) of rows (M, D)."""
-        summed: Tensor = _Sum.apply(rows, self)
+        summed: Tensor = _Sum.apply(rows, self)  # type: ignore[no-untyped-call]
         return summed
 
     def sum_rows(self, rows: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ class _Gate:
         parts: How many inputs of the same width stand side by side.
     """
 
-    def __init__(self, gated: nn.Module, parts: int) -> None:
+    def __init__(self, gated: Any, parts: int) -> None:
         core, gate = _linears(gated.mlp_core), _linears(gated.mlp_gate)
         weight = torch.cat([core[0].weight, gate[0].weight]).T
         self.weights = [block.contiguous() for block in weight.chunk(parts)]
@@ -194,7 +194,8 @@ class Network:
         shared = bonds @ bond
         messages = gate(torch.cat([own_1 + other_2 + shared, own_2 + other_1 + shared]))
         weighted = (messages.view(2, number, -1) * weights).view(2 * number, -1)
-        return sites + self.site_out[layer](index.ends.sum(weighted))
+        updated: Tensor = sites + self.site_out[layer](index.ends.sum(weighted))
+        return updated
 
     def _mixed(self, gate: _Gate, sites: Tensor, bonds: Tensor, angles: Tensor, index: _Index) -> Tensor:
         """First product (A, 2 * H) of the gate of a bond or angle update."""
