@@ -88,8 +88,8 @@ def measured(
             formation.append(abs(result.details["formation_energy"] - row.formation_energy_per_atom))
     reasons = [result.reason.partition(" (")[0] for result in results if not isinstance(result, Measurement)]
     print(
-        f"{calculator}: {1000 * seconds / len(structures):.1f} ms of the processor a structure; not measured: "
-        f"{dict(Counter(reasons)) or 'none'}",
+        f"{calculator}: {1000 * seconds / len(structures):.1f} ms of the processor a structure; "
+        f"not measured: {dict(Counter(reasons)) or 'none'}",
         file=sys.stderr,
     )
     return [

@@ -23,8 +23,8 @@ class MatGLProperty(Reward):
 
     The model is a folder that matgl saved, or a name, which matgl downloads from the Hugging Face Hub at the
     first use. It must give one number for a structure. A model that was trained on several fidelities gets
-    ``state``. Unphysical cells are invalid and never reach the model; elements that it does not know and sites
-    without a neighbour are a failure. How far to trust the value is for the model's authors to say.
+    ``state``. Unphysical cells are invalid and never reach the model; elements that it does not know and
+    sites without a neighbour are a failure. How far to trust the value is for the model's authors to say.
     """
 
     name: ClassVar[str] = "matgl"

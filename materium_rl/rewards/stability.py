@@ -113,5 +113,7 @@ class Stability(Reward):
                 f"{-raw:.3f} eV/atom below the hull, beyond the suspicious limit of {-self.suspicious:g}: "
                 f"more likely an error of {self.calculator} than a discovery"
             )
-        values = {"e_above_hull_raw": raw, "formation_energy": formation_energy, "energy_per_atom": energy}
-        return Measurement(max(0.0, raw), details=details | values)
+        details |= {"e_above_hull_raw": raw, "formation_energy": formation_energy, "energy_per_atom": energy}
+        if self.calculator != "chgnet":
+            details["calculator"] = find_potential(self.calculator, self.scale).version
+        return Measurement(max(0.0, raw), details=details)

@@ -89,7 +89,7 @@ def test_models_and_potentials_are_told_apart(folder, tmp_path):
     Potential(network).save(tmp_path / "potential")
     with pytest.raises(RewardError, match=r"stability\(calculator='matgl:"):
         MatGLProperty(model=str(tmp_path / "potential"), target=1, width=1).load()
-    with pytest.raises(RewardError, match=r"no potential; a property model goes into"):
+    with pytest.raises(RewardError, match=r"no potential; a property model goes"):
         find_potential(f"matgl:{folder}", "uncorrected").load()
 
 

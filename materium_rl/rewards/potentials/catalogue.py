@@ -133,8 +133,8 @@ def _matgl(name: str) -> Made:
     potential = load_matgl(name)
     if not hasattr(potential, "calc_forces"):
         raise RewardError(
-            f"the matgl model {name!r} is a {type(potential).__name__}, no potential; a property model goes into "
-            f"the reward matgl({name!r}, target=..., width=...)"
+            f"the matgl model {name!r} is a {type(potential).__name__}, no potential; a property model goes "
+            f"into the reward matgl({name!r}, target=..., width=...)"
         )
     module = importlib.import_module("matgl.ext.ase")
     calculator = module.PESCalculator(potential, stress_unit="eV/A3", use_voigt=True)
