@@ -209,9 +209,7 @@ def test_uncorrected_energies_are_moved_to_the_scale_of_the_hull():
         return result.details["formation_energy"]
 
     oxide = salt(4.2, "Cu", "O")
-    assert formation[:3] == pytest.approx([-2.11, -3.06, -3.45], abs=0.03)  # Materials Project
-    assert formation[3] == pytest.approx(-1.71, abs=0.15)  # 1.31 of it corrections
-    assert results[0].details["calculator"].startswith("SevenNet-0, sevenn 0.")
+    assert formation_energy("uncorrected") == pytest.approx(formation_energy("mp2020") - 0.687 / 2)
 
 
 def test_sevennet_reproduces_the_stability_of_known_crystals():
@@ -221,9 +219,8 @@ def test_sevennet_reproduces_the_stability_of_known_crystals():
     assert all(isinstance(result, Measurement) for result in results), results
     formation = [result.details["formation_energy"] for result in results]
     assert formation[:3] == pytest.approx([-2.11, -3.06, -3.45], abs=0.03)  # Materials Project
-    assert formation[3] == pytest.approx(
-        -1.71, abs=0.15
-    )  # of these 1.31 are corrections; the cell is not relaxed
+    assert formation[3] == pytest.approx(-1.71, abs=0.15)  # 1.31 of it corrections
+    assert results[0].details["calculator"].startswith("SevenNet-0, sevenn 0.")
 
 
 @pytest.mark.parametrize(
