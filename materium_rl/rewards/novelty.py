@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, PrivateAttr, field_validator
 
@@ -82,7 +82,7 @@ class Novelty(Reward):
         "Widdowson et al., MATCH Commun. Math. Comput. Chem. 87, 529 (2022); "
         "Jain et al., APL Materials 1, 011002 (2013)"
     )
-    kind: ClassVar[Literal["property", "novelty"]] = "novelty"
+    seeks_novelty: ClassVar[bool] = True
     requires: ClassVar[tuple[str, ...]] = ("prototype", "fingerprint")
 
     min_distance: float = Field(default=0.1, ge=0)

@@ -101,6 +101,11 @@ def create(name: str, options: dict[str, Any]) -> Reward:
         raise ConfigError(f"reward {name!r}: {problems}") from None
 
 
+def source(name: str) -> str:
+    """Where a reward comes from: distribution and version, or file."""
+    return name.rpartition(":")[0] if ".py:" in name else _sources(name)
+
+
 def options_of(reward: type[Reward]) -> dict[str, FieldInfo]:
     """The fields of a reward by the name under which they are written as options."""
     return {field.alias or name: field for name, field in reward.model_fields.items()}

@@ -36,7 +36,7 @@ class Uniqueness(Reward):
 
     name: ClassVar[str] = "uniqueness"
     scope: ClassVar[Literal["structure", "batch"]] = "batch"
-    kind: ClassVar[Literal["property", "novelty"]] = "novelty"
+    seeks_novelty: ClassVar[bool] = True
     requires: ClassVar[tuple[str, ...]] = ("prototype",)
 
     by: tuple[Kind, ...] = Field(

@@ -167,7 +167,7 @@ def restores_its_memory(subject: Subject) -> Answer:
     return Verdict.PASS, "the same after saving and restoring"
 
 
-class _Sabotaged(Reward):
+class Sabotaged(Reward):
     """The reward, but for one structure it answers something else."""
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
@@ -203,7 +203,7 @@ def survives(fault: Callable[[list[Any], int], list[Any]], *, all_fail: bool = F
         structures = [structure.copy() for structure in list(zoo.crystals().values())[:4]]
         victim = structures[1]
         sound = subject.measure(structures)
-        sabotaged = _Sabotaged(inner=subject.fresh(), victim=victim, fault=fault)
+        sabotaged = Sabotaged(inner=subject.fresh(), victim=victim, fault=fault)
         results = call(sabotaged, structures, retry=not subject.sees_batches)
         for structure, before, after in zip(structures, sound, results, strict=True):
             must_fail = all_fail or structure is victim or (fault is _raise and subject.sees_batches)

@@ -77,7 +77,7 @@ class Subject:
     @property
     def is_novelty(self) -> bool:
         """Whether it pays for being unlike other crystals."""
-        return self.sees_batches or self.reward.kind == "novelty"
+        return self.sees_batches or self.reward.seeks_novelty
 
     def fresh(self) -> Reward:
         """The reward, loaded, without a history."""
