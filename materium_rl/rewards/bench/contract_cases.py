@@ -79,7 +79,7 @@ def repeats_itself(subject: Subject) -> Answer:
 def keeps_its_input(subject: Subject) -> Answer:
     """The structures are the same afterwards."""
     structures = [structure.copy() for structure in zoo.crystals().values()]
-    call(subject.fresh(), structures, retry=False)
+    call(subject.without_history(), structures, retry=False)
     for (name, before), after in zip(zoo.crystals().items(), structures, strict=True):
         if before.lattice.matrix.tobytes() != after.lattice.matrix.tobytes() or list(before) != list(after):
             return Verdict.FAIL, f"{name} is changed by measuring it; work on a copy"
@@ -134,7 +134,7 @@ def does_not_repeat_work(subject: Subject) -> Answer:
     crystals = [base.copy() for _ in range(4)]
     for i, structure in enumerate(crystals):
         structure.scale_lattice(base.volume * (1 + 0.01 * i))
-    reward = subject.fresh()
+    reward = subject.without_history()
     subject.measure(crystals, reward)  # what is loaded once is loaded now
     with _counting() as (opened, built):
         subject.measure(crystals, reward)
@@ -203,7 +203,7 @@ def survives(fault: Callable[[list[Any], int], list[Any]], *, all_fail: bool = F
         structures = [structure.copy() for structure in list(zoo.crystals().values())[:4]]
         victim = structures[1]
         sound = subject.measure(structures)
-        sabotaged = Sabotaged(inner=subject.fresh(), victim=victim, fault=fault)
+        sabotaged = Sabotaged(inner=subject.without_history(), victim=victim, fault=fault)
         results = call(sabotaged, structures, retry=not subject.sees_batches)
         for structure, before, after in zip(structures, sound, results, strict=True):
             must_fail = all_fail or structure is victim or (fault is _raise and subject.sees_batches)

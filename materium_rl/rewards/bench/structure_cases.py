@@ -52,7 +52,7 @@ def later_batch(subject: Subject) -> Answer:
     """What an earlier batch held is remembered."""
     if not subject.sees_batches:
         return Verdict.PASS, "no memory: scope is structure"
-    reward = subject.fresh()
+    reward = subject.without_history()
     structures = [zoo.crystals()[name] for name in DISGUISED]
     first, second = subject.measure(structures, reward), subject.measure(structures, reward)
     for name, before, after in zip(DISGUISED, first, second, strict=True):
@@ -79,7 +79,8 @@ def strain(subject: Subject) -> Answer:
             return bad, f"{name}: the score rises by {rises[name]:.2f}, from {_both(subject, before, after)}"
     if subject.sees_batches:
         return Verdict.PASS, "seen"
-    return Verdict.PASS, f"the score changes by {max(rises.values(), key=abs):+.2f} at most"
+    largest = max(rises.values(), key=abs)
+    return Verdict.PASS, f"the score changes by {round(largest, 2) + 0.0:+.2f} at most"
 
 
 def relative(pair: Callable[[], tuple[Structure, Structure]]) -> Case:

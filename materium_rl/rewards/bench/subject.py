@@ -85,6 +85,10 @@ class Subject:
         load_reward(reward)
         return reward
 
+    def without_history(self) -> Reward:
+        """An instance that has seen nothing yet; loading is saved where there is no history."""
+        return self.fresh() if self.sees_batches else self.reward
+
     def measure(self, structures: Sequence[Structure], reward: Reward | None = None) -> list[Result]:
         """Outcomes of copies of N structures, as the scorer would get them.
 
@@ -92,10 +96,9 @@ class Subject:
             structures: N structures.
             reward: Which instance; by default one without a history.
         """
-        if reward is None:
-            reward = self.fresh() if self.sees_batches else self.reward
+        copies = [structure.copy() for structure in structures]
         with sharing():
-            return call(reward, [structure.copy() for structure in structures], retry=not self.sees_batches)
+            return call(reward or self.without_history(), copies, retry=not self.sees_batches)
 
     def score(self, result: Result) -> float:
         """Score of an outcome: 0 unless it is a measurement that the curve can score."""

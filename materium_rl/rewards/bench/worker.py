@@ -75,7 +75,7 @@ def _values(subject: Subject) -> list[float | None]:
 
 def _hang(subject: Subject) -> None:
     structures = [structure.copy() for structure in zoo.crystals().values()]
-    call(Sabotaged(inner=subject.fresh(), victim=structures[1], fault=_sleep), structures, retry=False)
+    call(Sabotaged(inner=subject.without_history(), victim=structures[1], fault=_sleep), structures, retry=False)
 
 
 def _sleep(_answers: list[Any], _place: int) -> NoReturn:
