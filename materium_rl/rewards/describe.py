@@ -9,7 +9,6 @@ from inspect import getdoc
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from materium_rl.errors import ConfigError
 from materium_rl.rewards import registry
 from materium_rl.rewards.base import Reward
 from materium_rl.rewards.expression import Term
@@ -92,23 +91,23 @@ def interesting(curve: Shaping) -> tuple[float, float]:
     low, high = anchors[0] - reach, anchors[-1] + reach
     if type(curve).model_fields.keys() <= {"kind"}:  # no numbers of its own: a curve on [0, 1]
         low, high = 0.0, 1.0
+    around_a_point = None
     for _ in range(4):
         step = (high - low) / (_SAMPLES - 1)
-        points = sorted([low + step * i for i in range(_SAMPLES)] + [a for a in anchors if low <= a <= high])
-        scores = [_score(curve, point) for point in points]
-        ends = scores[0], scores[-1]
-        changed = [
-            point
-            for point, score in zip(points, scores, strict=True)
-            if min(abs(score - end) for end in ends) > _MARGIN
-        ]
+        changed = _changed(curve, sorted({*anchors, *(low + step * i for i in range(_SAMPLES))}), low, high)
         if not changed or changed[-1] - changed[0] > (high - low) / 4:
-            break
+            return low, high
         middle, half = (changed[0] + changed[-1]) / 2, max(changed[-1] - changed[0], 20 * step)
         low, high = middle - half, middle + half
-        if changed[0] == changed[-1]:
-            break
-    return low, high
+        around_a_point = around_a_point or (low, high)
+    return around_a_point or (low, high)
+
+
+def _changed(curve: Shaping, points: list[float], low: float, high: float) -> list[float]:
+    """Points between low and high where the score is neither that at low nor that at high."""
+    ends = _score(curve, low), _score(curve, high)
+    inside = [point for point in points if low <= point <= high]
+    return [p for p in inside if min(abs(_score(curve, p) - end) for end in ends) > _MARGIN]
 
 
 def _numbers(curve: BaseModel) -> Iterator[float]:

@@ -54,9 +54,7 @@ class External(TargetedReward):
         default="", alias="unit", description="unit of the values; an answer that names another one fails"
     )
     target: float | None = Field(default=None, description="wanted value; none: the value is the score")
-    width: float = Field(
-        default=1.0, gt=0, description="distance from the target at which the score is 1/2"
-    )
+    width: float = Field(default=1.0, gt=0, description="distance from the target at which the score is 1/2")
 
     _program: LineProcess | None = PrivateAttr(default=None)
     _sent: int = PrivateAttr(default=0)
@@ -121,7 +119,9 @@ class External(TargetedReward):
     def _ask(self, program: LineProcess, batch: _Batch, index: int) -> None:
         structure = batch.structures[index]
         key, content = (
-            ("structure", structure.as_dict()) if self.send == "pymatgen" else ("cif", structure.to(fmt="cif"))
+            ("structure", structure.as_dict())
+            if self.send == "pymatgen"
+            else ("cif", structure.to(fmt="cif"))
         )
         program.send(json.dumps({"id": self._sent, key: content}))
         batch.open[self._sent] = index

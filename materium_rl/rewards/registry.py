@@ -58,7 +58,9 @@ def available() -> list[RewardInfo]:
             found.append(RewardInfo(name, source=_sources(name), error=str(error)))
         else:
             found.append(RewardInfo(name, reward.unit, reward.scope, reward.requires, _sources(name)))
-    found += [RewardInfo("?", source=name, error=error) for name, error in _installed(tuple(sys.path))[1].items()]
+    found += [
+        RewardInfo("?", source=name, error=error) for name, error in _installed(tuple(sys.path))[1].items()
+    ]
     return found
 
 

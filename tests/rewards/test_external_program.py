@@ -119,7 +119,7 @@ def test_a_program_that_ended_while_idle_is_started_again() -> None:
         ("nothing", "answered with id, valeu; expected one of value"),
         ("details", "answered with details [1]; expected an object"),
         ("unit", "answered in 'K'; expected 'GPa'"),
-        ("no_id", "answered without the id of a request: {\"value\": "),
+        ("no_id", 'answered without the id of a request: {"value": '),
         ("error", "did not converge"),
     ],
 )
@@ -158,7 +158,7 @@ def test_wrong_commands_are_refused() -> None:
     with pytest.raises(ConfigError, match="No closing quotation"):
         registry.create("external", {"command": "sh 'x"})
     reward = registry.create("external", {"command": "no_such_program_anywhere --fast"})
-    with pytest.raises(RewardError, match="'no_such_program_anywhere' cannot be started.*a full path"):
+    with pytest.raises(RewardError, match=r"'no_such_program_anywhere' cannot be started.*a full path"):
         reward.load()
 
 

@@ -115,7 +115,7 @@ def test_a_distribution_that_cannot_be_read_is_named_and_hides_no_other(distribu
     assert info.source == "torn_rewards-1.0.dist-info"
     assert str(distributions / info.source) in info.error
     assert "TypeError" in info.error
-    with pytest.raises(ConfigError, match="unknown reward 'torn'.*torn_rewards-1.0.dist-info"):
+    with pytest.raises(ConfigError, match=r"unknown reward 'torn'.*torn_rewards-1.0.dist-info"):
         registry.find("torn")
 
 

@@ -39,7 +39,7 @@ def options_are_used(subject: Subject) -> Answer:
     reward = subject.reward
     given = reward.model_dump(by_alias=True)
     try:
-        type(reward)(**given, an_option_that_is_none=1)
+        type(reward)(**given, **{"an option that there is not": 1})
     except ValidationError:
         pass
     else:
@@ -61,7 +61,9 @@ def measures_known_crystals(subject: Subject) -> Answer:
     ):
         if all(isinstance(result, kind) for result in subject.known.values()):
             return Verdict.FAIL, f"all {subject.say(next(iter(subject.known.values())))}: {advice}"
-    others = [f"{name} {subject.say(r)}" for name, r in subject.known.items() if not isinstance(r, Measurement)]
+    others = [
+        f"{name} {subject.say(r)}" for name, r in subject.known.items() if not isinstance(r, Measurement)
+    ]
     low, high = (subject.say(Measurement(subject.values[i])) for i in (0, -1))
     measured = f"{len(subject.values)} of {len(subject.known)} measured, {low} to {high}"
     return Verdict.PASS, "; ".join([measured, *others[:1]])
@@ -89,9 +91,7 @@ def keeps_its_input(subject: Subject) -> Answer:
 def ignores_company(subject: Subject) -> Answer:
     """A crystal gets the same outcome alone and among unrelated ones, in whatever order."""
     crystals = zoo.crystals()
-    backwards = dict(
-        zip(reversed(crystals), subject.measure(list(crystals.values())[::-1]), strict=True)
-    )
+    backwards = dict(zip(reversed(crystals), subject.measure(list(crystals.values())[::-1]), strict=True))
     for name, structure in crystals.items():
         (alone,) = subject.measure([structure])
         for where, among in (("among others", subject.known[name]), ("in reverse order", backwards[name])):
@@ -150,7 +150,7 @@ def does_not_repeat_work(subject: Subject) -> Answer:
 
 
 def restores_its_memory(subject: Subject) -> Answer:
-    """A batch-scope reward goes on after ``state_dict`` and ``load_state_dict`` as if nothing had happened."""
+    """A batch-scope reward that is saved and restored goes on as if nothing had happened."""
     if not subject.sees_batches:
         return Verdict.PASS, "no memory: scope is structure"
     structures = list(zoo.crystals().values())
@@ -178,6 +178,7 @@ class Sabotaged(Reward):
     fault: Callable[[list[Any], int], list[Any]]
 
     def measure(self, structures: Sequence[Structure]) -> list[Result]:
+        """The inner reward's answers, spoilt if the victim is there."""
         answers = list(self.inner.measure(structures))
         places = [i for i, structure in enumerate(structures) if structure is self.victim]
         return self.fault(answers, places[0]) if places else answers
@@ -306,22 +307,32 @@ def _listen() -> None:
 def _counting() -> Iterator[tuple[list[str], list[object]]]:
     """Regular files that are opened, and phase diagrams that are built, inside the block."""
     global _OPENED
-    from pymatgen.analysis.phase_diagram import PhaseDiagram
-
     _listen()
+    opened: list[str] = []
     built: list[object] = []
-    original = PhaseDiagram.__init__
+    _OPENED = opened
+    try:
+        with _counted_diagrams(built):
+            yield opened, built
+    finally:
+        _OPENED = None
+        opened[:] = [path for path in opened if os.path.isfile(path)]
 
-    def counted(self: PhaseDiagram, *args: Any, **options: Any) -> None:
+
+@contextmanager
+def _counted_diagrams(built: list[object]) -> Iterator[None]:
+    module = sys.modules.get("pymatgen.analysis.phase_diagram")  # slow to import: only if the reward does
+    if module is None:
+        yield
+        return
+    original = module.PhaseDiagram.__init__
+
+    def counted(self: object, *args: Any, **options: Any) -> None:
         built.append(self)
         original(self, *args, **options)
 
-    opened: list[str] = []
-    _OPENED = opened
-    PhaseDiagram.__init__ = counted  # type: ignore[method-assign]
+    module.PhaseDiagram.__init__ = counted
     try:
-        yield opened, built
+        yield
     finally:
-        _OPENED = None
-        PhaseDiagram.__init__ = original  # type: ignore[method-assign]
-        opened[:] = [path for path in opened if os.path.isfile(path)]
+        module.PhaseDiagram.__init__ = original

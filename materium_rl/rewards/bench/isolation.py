@@ -105,7 +105,9 @@ class _Bench:
             return Finding(HANG, Verdict.FAIL, after["error"])
         if not all(map(_equal, before["values"], after["values"])):
             return Finding(HANG, Verdict.FAIL, "a new process measures other values")
-        return Finding(HANG, Verdict.PASS, f"stopped after {HANG_TIMEOUT:g} s; a new process measures the same")
+        return Finding(
+            HANG, Verdict.PASS, f"stopped after {HANG_TIMEOUT:g} s; a new process measures the same"
+        )
 
     def stop(self) -> None:
         """Kill the worker and its children."""

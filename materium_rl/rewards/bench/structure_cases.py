@@ -229,7 +229,7 @@ def _is_absurd(subject: Subject, result: Measurement) -> bool:
 
 
 def _is_limit(subject: Subject, name: str, result: Measurement) -> bool:
-    """Whether another junk cell has exactly the same value, and no crystal has: a value cut off at a limit."""
+    """Whether other junk has exactly the same value, and no crystal has: a value cut off at a limit."""
     others = [bad for other, (_, bad) in zoo.junk().items() if other != name]
     twins = [r for r in subject.measure(others) if isinstance(r, Measurement) and r.value == result.value]
     return bool(twins) and result.value not in subject.values
@@ -240,9 +240,8 @@ def _default(subject: Subject, results: Mapping[str, Result]) -> tuple[float, li
 
     None where common elements hardly differ either: the value is a class then, not a quantity.
     """
-    common = {
-        round(r.value, 12) for r in subject.measure(list(zoo.common_oxides().values())) if isinstance(r, Measurement)
-    }
+    oxides = subject.measure(list(zoo.common_oxides().values()))
+    common = {round(result.value, 12) for result in oxides if isinstance(result, Measurement)}
     if len(common) < FEW:
         return None
     shared: dict[float, list[str]] = {}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 import warnings
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
@@ -75,7 +74,11 @@ def _values(subject: Subject) -> list[float | None]:
 
 def _hang(subject: Subject) -> None:
     structures = [structure.copy() for structure in zoo.crystals().values()]
-    call(Sabotaged(inner=subject.without_history(), victim=structures[1], fault=_sleep), structures, retry=False)
+    call(
+        Sabotaged(inner=subject.without_history(), victim=structures[1], fault=_sleep),
+        structures,
+        retry=False,
+    )
 
 
 def _sleep(_answers: list[Any], _place: int) -> NoReturn:

@@ -23,7 +23,7 @@ VACUUM = 25.0
 PRIMITIVE = ((0.0, 0.0, 0.0),)
 BODY = (*PRIMITIVE, (0.5, 0.5, 0.5))
 FACE = (*PRIMITIVE, (0.0, 0.5, 0.5), (0.5, 0.0, 0.5), (0.5, 0.5, 0.0))
-PEROVSKITE = [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]
+PEROVSKITE = np.array([*BODY, (0.5, 0.5, 0.0), (0.5, 0.0, 0.5), (0.0, 0.5, 0.5)])
 
 Motif = Sequence[tuple[str, Sequence[float]]]
 
@@ -189,7 +189,7 @@ def _other_origin(structure: Structure) -> Structure:
 
 def _relabelled(structure: Structure) -> Structure:
     """With oxidation states of no meaning: a label, not a property of the crystal."""
-    states = dict(zip(_symbols(structure), cycle((3, -1, 2)), strict=False))
+    states = dict(zip(_symbols(structure), cycle((3.0, -1.0, 2.0)), strict=False))
     labelled = structure.copy()
     labelled.add_oxidation_state_by_element(states)
     return labelled

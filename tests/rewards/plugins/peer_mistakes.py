@@ -224,7 +224,7 @@ class StrainPays(Mistake):
     seeks_novelty: ClassVar[bool] = True
 
     def value(self, structure: Structure) -> float:
-        a, b, c = structure.lattice.abc
+        a, b, _ = structure.lattice.abc
         return min(1.0, 100 * abs(a - b) / a)
 
 

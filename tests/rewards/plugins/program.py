@@ -1,6 +1,6 @@
 """A program for the ``external`` reward that misbehaves on demand: ``program.py MODE``.
 
-The value of a structure is its lattice length a in Å. MARK Å is where the trouble starts. Standard library only.
+The value of a structure is its lattice length a in Å. MARK Å is where the trouble starts.
 """
 
 import json
@@ -40,7 +40,11 @@ def odd(request, kind):
 
 def serve(request):
     structure = request.get("structure")
-    a = structure["lattice"]["a"] if structure else float(request["cif"].split("_cell_length_a")[1].split()[0])
+    a = (
+        structure["lattice"]["a"]
+        if structure
+        else float(request["cif"].split("_cell_length_a")[1].split()[0])
+    )
     marked = abs(a - MARK) < 1e-6
     sys.stderr.write(f"request {request['id']}, a = {a}\n")
     if marked and MODE == "hang":
