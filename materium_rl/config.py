@@ -87,7 +87,7 @@ class TrainingConfig(Section):
         0.5,
         ge=0,
         le=1,
-        description="share of structures written from another origin at first; falls to 0 with the last step",
+        description="share of structures in another equivalent setting at first; falls evenly to 0",
     )
     bf16: bool = Field(True, description="bf16 autocast")
 
