@@ -32,10 +32,9 @@ BUILT_IN = (
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    """Fenced blocks of a page."""
-    return re.findall(
-        rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
-    )
+    """Fenced blocks of a page in one language ("" for none)."""
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    return [text for name, text in fenced if name == language]
 
 
 def commands() -> list[tuple[str, str]]:
