@@ -34,9 +34,7 @@ def test_capacities_of_the_literature(symbols: str, options: dict, capacity: flo
 
 
 def test_what_limits_is_said() -> None:
-    ions, electrons = CathodeCapacity().measure(
-        [crystal("Li", "Co", "O", "O"), crystal("Li", "Li", "Mn", "O")]
-    )
+    ions, electrons = CathodeCapacity().measure([crystal("Li Co O O"), crystal("Li Li Mn O")])
     assert ions.details == {"limited_by": "ions"}
     assert electrons.details == {"limited_by": "electrons"}
 
