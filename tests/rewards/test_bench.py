@@ -12,7 +12,7 @@ import pytest
 from materium_rl.errors import ConfigError
 from materium_rl.rewards import registry
 from materium_rl.rewards.bench import zoo
-from materium_rl.rewards.bench.isolation import HANG, check
+from materium_rl.rewards.bench.isolation import check
 from materium_rl.rewards.bench.report import CASES, Report, check_here
 from materium_rl.rewards.bench.subject import Verdict
 from materium_rl.rewards.prototypes import Prototype, prototypes
@@ -105,22 +105,12 @@ def test_hang_exit_and_segfault_cost_one_case_each() -> None:
     assert set(report.of(Verdict.PASS)) == {"supercell"}
 
 
-def test_isolated_bench_finds_the_same_as_this_process() -> None:
-    isolated = check("density(target=3)")
-    here = check_here("density(target=3)", lambda: registry.create("density", {"target": 3}))
-    assert isolated.findings[:-1] == here.findings
-    assert isolated.findings[-1].case == HANG
-    assert isolated.verdict is Verdict.PASS
-
-
 def test_what_cannot_be_found_or_loaded() -> None:
     with pytest.raises(ConfigError, match="did you mean 'density'"):
         check("densiti")
     faults = MISTAKES.with_name("faults.py")
-    (finding,) = check(f"{faults}:Fault(kind='load')").findings
-    assert (finding.case, finding.verdict) == ("load", Verdict.FAIL)
-    assert "model.pt" in finding.reason
     (finding,) = check(f"{faults}:Fault(kind='exit_in_load')").findings
+    assert (finding.case, finding.verdict) == ("load", Verdict.FAIL)
     assert "ended with exit code 3" in finding.reason
 
 

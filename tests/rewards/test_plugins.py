@@ -16,14 +16,14 @@ from tiny import Command, in_process
 from materium_rl.errors import ConfigError
 from materium_rl.rewards import registry
 from materium_rl.rewards.bench.isolation import HANG
-from materium_rl.rewards.bench.report import CASES
+from materium_rl.rewards.bench.report import CASES, check_here
 from materium_rl.rewards.describe import draw, interesting
 from materium_rl.rewards.expression import Term, parse_one
 from materium_rl.rewards.scaffold import write_reward
 from materium_rl.rewards.shaping import Identity, Interval, SoftStep, TargetWindow
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "reward_plugin"
-MISTAKES = Path(__file__).parent / "plugins" / "peer_mistakes.py"
+FAULTS = Path(__file__).parent / "plugins" / "faults.py"
 
 Python = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -101,15 +101,22 @@ def test_new_refuses_wrong_and_taken_names(name: str, tmp_path: Path) -> None:
 
 
 def test_check_prints_a_table_and_writes_json(run: Command, tmp_path: Path) -> None:
-    code, out, _ = run("check", f"{MISTAKES}:OptionIgnored", "--json", "found.json")
-    assert code == 1
-    row = next(line for line in out.splitlines() if " options " in line)
-    assert "fail" in row
-    assert "temperature: accepted and ignored" in row
+    """And the process of its own finds what this one does."""
+    code, out, _ = run("check", "density(target=3)", "--json", "found.json")
+    assert code == 0
+    assert out.splitlines()[-1] == f"density(target=3): pass ({len(CASES) + 1} pass, 0 warn, 0 fail)"
     found = json.loads((tmp_path / "found.json").read_text())
-    assert found["verdict"] == "fail"
-    assert [case["case"] for case in found["cases"]] == [*CASES, HANG]
-    assert found["cases"][0]["verdict"] == "fail"
+    here = check_here("density(target=3)", lambda: registry.create("density", {"target": 3}))
+    hang = {"case": HANG, "verdict": "pass", "reason": "stopped after 1 s; a new process measures the same"}
+    assert found == {**here.as_dict(), "cases": [*here.as_dict()["cases"], hang]}
+
+
+def test_check_of_a_broken_reward_exits_with_1(run: Command) -> None:
+    code, out, _ = run("check", f"{FAULTS}:Fault(kind='load')")
+    assert code == 1
+    (row,) = [line for line in out.splitlines() if line.startswith("│ load")]
+    assert "fail" in row
+    assert "model.pt" in row
 
 
 @pytest.mark.parametrize(
