@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from materium_rl.rewards import registry
 from materium_rl.rewards.base import Reward
-from materium_rl.rewards.expression import Term
+from materium_rl.rewards.expression import Term, format_expression
 from materium_rl.rewards.shaping import Shaping
 
 WIDTH, HEIGHT = 60, 8
@@ -30,7 +30,6 @@ def describe(term: Term) -> str:
         RewardError: The reward is broken.
     """
     reward = registry.find(term.name)
-    given = f" with {', '.join(f'{k}={v!r}' for k, v in term.options.items())}" if term.options else ""
     facts = {
         "unit": reward.unit,
         "scope": reward.scope,
@@ -40,7 +39,7 @@ def describe(term: Term) -> str:
     }
     options = registry.options_of(reward)
     parts = [
-        f"{reward.name}{given}",
+        format_expression([term]) if term.options else reward.name,
         getdoc(reward) or "No description.",
         "\n".join(f"{key}: {value}" for key, value in facts.items() if value),
         "\n".join(["options:", *(_option(*item) for item in options.items())]) if options else "no options",
@@ -58,7 +57,7 @@ def _option(name: str, field: FieldInfo) -> str:
 
 def _curve(reward: type[Reward], term: Term) -> str:
     needed = [name for name, field in registry.options_of(reward).items() if field.is_required()]
-    missing = [name for name in needed if name not in term.options]
+    missing = [name for name in needed if name not in registry.named(reward, term.options)]
     if missing:
         return f"score: depends on the options; add {', '.join(f'{name}=...' for name in missing)} to see it"
     curve = registry.create(term.name, term.options).shaping()

@@ -7,17 +7,16 @@ import shlex
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import Field, PrivateAttr, field_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from materium_rl.errors import RewardError
-from materium_rl.rewards.base import Failure, Invalid, Measurement, Result
+from materium_rl.rewards.base import Failure, Invalid, Measurement, Result, Reward
 from materium_rl.rewards.line_process import LineProcess
 from materium_rl.rewards.measuring import checked
-from materium_rl.rewards.shaping import Identity, Shaping
-from materium_rl.rewards.targeted import TargetedReward
+from materium_rl.rewards.shaping import Identity, Shaping, TargetWindow
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -27,7 +26,7 @@ _STDERR_SHOWN = 300
 _LINE_SHOWN = 80
 
 
-class External(TargetedReward):
+class External(Reward):
     """What a program of your own answers: a simulation, a queue of a cluster, another Python.
 
     The program reads one request a line, ``{"id": 7, "structure": {...}}``, and writes one answer a line,
@@ -40,9 +39,8 @@ class External(TargetedReward):
     """
 
     name: ClassVar[str] = "external"
-    untargeted: ClassVar[Shaping] = Identity()
 
-    command: str = Field(description="program and arguments, split as in a shell; no shell runs")
+    command: str = Field(description="program and arguments; no shell runs; may stand without a name")
     timeout: float = Field(
         default=60.0, gt=0, description="longest wait for the next answer, s: the limit of one structure"
     )
@@ -65,6 +63,16 @@ class External(TargetedReward):
         if not shlex.split(command):
             raise ValueError("expected a program and its arguments")
         return command
+
+    @model_validator(mode="after")
+    def _check_width(self) -> Self:
+        if self.target is None and "width" in self.model_fields_set:
+            raise ValueError("width has no effect without a target; give both")
+        return self
+
+    def shaping(self) -> Shaping:
+        """A window around the target; without one the value is the score."""
+        return Identity() if self.target is None else TargetWindow(target=self.target, width=self.width)
 
     def load(self) -> None:
         """Start the program.

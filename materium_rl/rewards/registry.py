@@ -23,6 +23,7 @@ from pydantic.fields import FieldInfo
 
 from materium_rl.errors import ConfigError, RewardError
 from materium_rl.rewards.base import Reward
+from materium_rl.rewards.expression import FIRST_OPTION
 from materium_rl.rewards.external_function import reward_from_function
 
 GROUP = "materium_rl.rewards"
@@ -96,6 +97,7 @@ def create(name: str, options: dict[str, Any]) -> Reward:
         ConfigError: An unknown option or a wrong value.
     """
     reward = find(name)
+    options = named(reward, options)
     try:
         return reward(**options)
     except ValidationError as error:
@@ -109,8 +111,25 @@ def source(name: str) -> str:
 
 
 def options_of(reward: type[Reward]) -> dict[str, FieldInfo]:
-    """The fields of a reward by the name under which they are written as options."""
+    """The fields of a reward by the names under which they are written as options, in their order."""
     return {field.alias or name: field for name, field in reward.model_fields.items()}
+
+
+def named(reward: type[Reward], options: dict[str, Any]) -> dict[str, Any]:
+    """Options of which the one without a name has got that of the first option.
+
+    Raises:
+        ConfigError: There is none, or it is given by name as well.
+    """
+    if FIRST_OPTION not in options:
+        return options
+    given = options[FIRST_OPTION]
+    names = list(options_of(reward))
+    if not names:
+        raise ConfigError(f"reward {reward.name!r} has no options, found {given!r}")
+    if names[0] in options:
+        raise ConfigError(f"reward {reward.name!r}: option {names[0]!r} is given twice")
+    return {names[0]: given, **{key: value for key, value in options.items() if key != FIRST_OPTION}}
 
 
 def load_plugin(path: str | Path) -> list[str]:

@@ -22,6 +22,8 @@ MISTAKES = Path(__file__).parent / "plugins" / "peer_mistakes.py"
 EXAMPLE = Path(__file__).parents[2] / "examples" / "packing_fraction.py"
 OPTIONS: dict[str, dict[str, object]] = {"external": {"command": shlex.join([sys.executable, str(EXAMPLE)])}}
 """For rewards that need some."""
+WITHOUT_A_MODEL = {"matgl"}
+"""Rewards whose model is the user's; nothing can be checked without one."""
 POTENTIALS = {"energy", "chgnet"}
 FEW_CASES = (
     "options", "known crystals", "company", "curve", "supercell", "oxidation states", "1 % strain",
@@ -31,7 +33,11 @@ FEW_CASES = (
 
 def built_in() -> list[str]:
     """Every registered reward of this package."""
-    return [info.name for info in registry.available() if info.source.startswith("materium-rl ")]
+    return [
+        info.name
+        for info in registry.available()
+        if info.source.startswith("materium-rl ") and info.name not in WITHOUT_A_MODEL
+    ]
 
 
 def bench(target: str, *cases: str) -> Report:

@@ -196,7 +196,7 @@ def test_in_an_expression_next_to_others() -> None:
 
 
 def test_time_limit_of_the_chunk_stops_the_program_too() -> None:
-    text = f"external(command={command('hang')!r}, in_flight=1)"
+    text = f"external({command('hang')!r}, in_flight=1)"
     with Scorer(text, gates=(), shared=(), timeout=2.0) as scorer:
         table = scorer.score(cells(3.0, MARK, 3.2))
     assert table.outcomes.tolist() == ["ok", "failed", "ok"]

@@ -139,7 +139,7 @@ def test_wrong_targets_are_usage_errors(run: Command, arguments: tuple[str, ...]
 def test_show_has_options_facts_and_the_curve(run: Command, tmp_path: Path) -> None:
     code, out, _ = run("show", "density(target=3, width=1)")
     assert code == 0
-    assert out.startswith("density with target=3, width=1\n")
+    assert out.startswith("density(target=3, width=1)\n")
     assert "  target: float = 5.0  wanted density, g/cm³" in out
     assert "unit: g/cm³\nscope: structure\nfrom: materium-rl " in out
     assert "score of the value in g/cm³:" in out
