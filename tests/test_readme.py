@@ -33,10 +33,9 @@ BUILT_IN = (
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    """Fenced blocks of a page."""
-    return re.findall(
-        rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
-    )
+    """Fenced blocks of a page in one language ("" for none)."""
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    return [text for name, text in fenced if name == language]
 
 
 def commands() -> list[tuple[str, str]]:
@@ -127,7 +126,7 @@ def test_every_option_of_a_built_in_reward_is_described() -> None:
     text = (REPOSITORY / "docs" / "rewards.md").read_text(encoding="utf-8")
     for name in BUILT_IN:
         section = text.split(f"### {name}\n")[1].split("\n##")[0]
-        for option in registry.option_names(registry.find(name)):
+        for option in registry.options_of(registry.find(name)):
             assert f"`{option}`" in section, f"docs/rewards.md does not mention {option} of {name}"
 
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import ast
 import json
 import math
+import re
 import warnings
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +27,7 @@ from typing import Any
 from materium_rl.errors import ConfigError
 
 _MAX_LENGTH = 4000
+_BARE_FILE = re.compile(r"""([^"'()]+\.py:\w+)\s*(\(.*\))?""", re.DOTALL)
 FIRST_OPTION = ""
 """Key in ``Term.options`` of the text that was written without a name."""
 
@@ -55,6 +57,19 @@ def parse(text: str) -> list[Term]:
         ConfigError: With a caret under the offending column and the reason.
     """
     return _Reader(text).read()
+
+
+def parse_one(text: str) -> Term:
+    """Read one reward without a weight; here a file may stand without quotes: ``file.py:Class(option=1)``.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    file = _BARE_FILE.fullmatch(text.strip())
+    term, *more = parse(json.dumps(file[1], ensure_ascii=False) + (file[2] or "") if file else text)
+    if more or term.weight != 1:
+        raise ConfigError(f"expected one reward without a weight, found {text!r}")
+    return term
 
 
 def format_expression(terms: list[Term] | tuple[Term, ...]) -> str:
