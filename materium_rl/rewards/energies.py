@@ -94,9 +94,14 @@ def on_hull_scale(
     scale: Scale, structure: Structure, energy: float | Invalid | Failure
 ) -> float | Invalid | Failure:
     """An energy in eV/atom with the MP2020 corrections, if they are not in it yet."""
+    from pymatgen.entries.compatibility import CompatibilityError
+
     if scale == "mp2020" or not isinstance(energy, float):
         return energy
-    return energy + mp2020_correction(structure)
+    try:
+        return energy + mp2020_correction(structure)
+    except CompatibilityError as error:
+        return Failure(f"no MP2020 correction for {structure.reduced_formula}: {error}")
 
 
 def _energy(prediction: Predicted) -> float | Invalid | Failure:

@@ -37,9 +37,12 @@ def chgnet() -> Potential:
     return potential
 
 
-def shaken(structure: Structure, by: float = 0.1) -> Structure:
+def shaken(structure: Structure) -> Structure:
+    """Each site moved by about 0.1 Å, the same way each time."""
+    moves = np.random.default_rng(0).normal(0, 0.06, (len(structure), 3))
     moved = structure.copy()
-    moved.perturb(by)
+    for site, move in enumerate(moves):
+        moved.translate_sites([site], move, frac_coords=False)
     return moved
 
 
@@ -94,7 +97,7 @@ def test_forces_and_stress_are_the_slope_of_the_energy(calculator):
     potential = find_potential(calculator, None if calculator == "chgnet" else "uncorrected")
     structure = shaken(rutile()) if calculator == "chgnet" else ALLOY
     (prediction,) = predicted(potential, structure)
-    step = 0.02
+    step = 0.005
     both = []
     for sign in (1, -1):
         moved = structure.copy()
@@ -103,10 +106,10 @@ def test_forces_and_stress_are_the_slope_of_the_energy(calculator):
         stretched.apply_strain([sign * step / 4, 0, 0])
         both.append([p.energy_per_atom * len(structure) for p in predicted(potential, moved, stretched)])
     (moved_up, stretched_up), (moved_down, stretched_down) = both
-    assert prediction.forces[1, 0] == pytest.approx(-(moved_up - moved_down) / (2 * step), rel=0.02)
+    assert prediction.forces[1, 0] == pytest.approx(-(moved_up - moved_down) / (2 * step), rel=0.02, abs=0.01)
     if np.allclose(structure.lattice.angles, 90):  # the first lattice vector lies along x
         slope = (stretched_up - stretched_down) / (step / 2) / structure.volume * EV_PER_A3
-        assert prediction.stress[0, 0] == pytest.approx(slope, rel=0.02)
+        assert prediction.stress[0, 0] == pytest.approx(slope, rel=0.02, abs=0.1)
 
 
 @pytest.mark.parametrize(("calculator", "scale"), [("chgnet", None), (EMT_PATH, "uncorrected")])
