@@ -33,6 +33,7 @@ class PrototypeNovelty(Reward):
 
     name: ClassVar[str] = "prototype_novelty"
     citation: ClassVar[str] = "Widdowson et al., MATCH Commun. Math. Comput. Chem. 87, 529 (2022)"
+    seeks_novelty: ClassVar[bool] = True
     requires: ClassVar[tuple[str, ...]] = ("prototype", "fingerprint")
 
     by: Literal["framework", "prototype"] = Field(

@@ -12,6 +12,7 @@ import zipfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from materium_rl.errors import AssetError
 from materium_rl.rewards.base import Invalid
 from materium_rl.rewards.fingerprint import N_ALL, SIZE, Fingerprint, fingerprints
+from materium_rl.rewards.nearest import NearestRows
 from materium_rl.rewards.prototypes import Prototype, prototypes
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ ASSET = "references.npz"
 SAME_FINGERPRINT = 0.01
 """Two structures of one formula and one prototype label are the same below this distance, without
 asking StructureMatcher; fifty times below where it stops matching."""
+_NEIGHBOURS = 1000
+"""References among which the nearest frameworks are looked for: common ones have many alike."""
 _GRID = 65536
 _TEXTS = ("material_id", "formula", "family_formula")
 _CODED = ("label", "merged_label", "framework_label", "merged_anonymous_formula")
@@ -47,6 +51,14 @@ class Nearest:
     material_id: str
     formula: str
     distance: float
+
+
+class Relative(Enum):
+    """Whether a structure may be a distortion of a reference."""
+
+    NONE = "none"
+    OTHER = "of other elements"
+    OF_FAMILY = "with an element of the same chemical family on every place"
 
 
 class ReferenceIndex:
@@ -67,15 +79,15 @@ class ReferenceIndex:
         self._known_frameworks = set(columns["framework_label"])
         self._known_substitutions = set(zip(columns["merged_label"], self.family_formulas, strict=True))
         self._merged_labels, self._framework_labels = columns["merged_label"], columns["framework_label"]
-        self._per_prototype, self._per_framework = (
-            Counter(self._merged_labels),
-            Counter(self._framework_labels),
-        )
-        self._framework_codes = arrays["framework_label_code"]
+        self._per_prototype = Counter(self._merged_labels)
+        self._per_framework = Counter(self._framework_labels)
         self._rows_of_formula = _rows(self.formulas)
         self._rows_of_anonymous = _rows(columns["merged_anonymous_formula"])
+        self._family_codes = {text: code for code, text in enumerate(dict.fromkeys(self.family_formulas))}
+        self._family_of_row = np.array([self._family_codes[text] for text in self.family_formulas])
         self._fingerprints = arrays["fingerprints"].astype(np.float32)
-        self._blind = np.ascontiguousarray(self._fingerprints[:, :N_ALL])
+        self._all = NearestRows(self._fingerprints, size=N_ALL)
+        self._nearest_of_anonymous: dict[str, NearestRows] = {}
         self._lattices, self._coords, self._numbers = arrays["lattices"], arrays["coords"], arrays["numbers"]
         self._first_site = np.concatenate([[0], np.cumsum(arrays["n_sites"], dtype=np.int64)])
         self._structures: dict[int, Structure] = {}
@@ -158,54 +170,71 @@ class ReferenceIndex:
         anonymous formula, by the whole fingerprint. Without one, or where there is no such
         reference: nearest of all R by the species-blind part alone.
         """
-        rows = None
+        group = self._all
         if prototype is not None:
             rows = self._rows_of_formula.get(prototype.formula)
-            if rows is None:
-                rows = self._rows_of_anonymous.get(prototype.merged_anonymous_formula)
-        if rows is None:
-            distances = np.abs(self._blind - fingerprint[:N_ALL]).max(axis=1)
-        else:
-            distances = self._distances(fingerprint, rows)
-        place = int(distances.argmin())
-        row = place if rows is None else int(rows[place])
-        return Nearest(row, self.material_ids[row], self.formulas[row], float(distances[place]))
+            same = self._anonymous(prototype) if rows is None else NearestRows(self._fingerprints, rows)
+            group = same or group
+        ((row, distance),) = group.nearest(fingerprint)
+        return Nearest(row, self.material_ids[row], self.formulas[row], distance)
 
-    def relatives(
+    def relative(
         self, structure: Structure, prototype: Prototype, fingerprint: Fingerprint, radius: float
-    ) -> list[int]:
-        """Rows of the references that the structure may be a distortion of.
+    ) -> Relative:
+        """Whether there is a reference that the structure may be a distortion of.
 
-        Those of its anonymous formula whose whole fingerprint is nearer than ``radius``. Where there
-        is none, those of the three nearest within twice the radius on whose sites StructureMatcher
+        One of its anonymous formula whose whole fingerprint is nearer than ``radius``. Where there
+        is none, one of the three nearest within twice the radius on whose sites StructureMatcher
         puts it, elements ignored and with half the usual site tolerance. (Of the 59
         real structures in that range that the tolerance was chosen on it does so with none, of 9
         references distorted by 0.2 Å with 8; 20 ms each.)
         """
-        rows = self._rows_of_anonymous.get(prototype.merged_anonymous_formula)
-        if rows is None:
-            return []
-        distances = self._distances(fingerprint, rows)
-        near = [int(row) for row in rows[distances < radius]]
-        if near:
-            return near
-        order = [place for place in np.argsort(distances)[:3] if distances[place] < 2 * radius]
-        return [
-            int(rows[place]) for place in order if _same_sites(structure, self.structure(int(rows[place])))
-        ]
+        key = prototype.merged_anonymous_formula
+        group = self._anonymous(prototype)
+        if group is None:
+            return Relative.NONE
+        family = self._family_codes.get(prototype.family_formula, -1)
+        rows = self._rows_of_anonymous[key]
+        kin = rows[self._family_of_row[rows] == family]
+        if len(kin) and NearestRows(self._fingerprints, kin).nearest(fingerprint)[0][1] < radius:
+            return Relative.OF_FAMILY
+        near = group.nearest(fingerprint, 3)
+        if near[0][1] < radius:
+            return Relative.OTHER
+        three = [row for row, distance in near if distance < 2 * radius]
+        same = [row for row in three if _same_sites(structure, self.structure(row))]
+        if any(self._family_of_row[row] == family for row in same):
+            return Relative.OF_FAMILY
+        return Relative.OTHER if same else Relative.NONE
+
+    def _anonymous(self, prototype: Prototype) -> NearestRows | None:
+        """The references of the same anonymous formula, None if there is none."""
+        key = prototype.merged_anonymous_formula
+        if key not in self._nearest_of_anonymous:
+            rows = self._rows_of_anonymous.get(key)
+            if rows is None:
+                return None
+            self._nearest_of_anonymous[key] = NearestRows(self._fingerprints, rows)
+        return self._nearest_of_anonymous[key]
 
     def prototype_count(
         self, structure: Structure, prototype: Prototype, fingerprint: Fingerprint, radius: float
     ) -> int:
         """How many references have this prototype, all rare earths being one element.
 
-        Where none has, the largest such number of the prototypes that it may be a distortion of
-        (``relatives``).
+        Where none has, the largest such number of the prototypes that it may be a distortion of, in the
+        sense of ``relative``.
         """
+        group = self._anonymous(prototype)
         found = self._per_prototype[prototype.merged_label]
-        if found:
+        if found or group is None:
             return found
-        rows = self.relatives(structure, prototype, fingerprint, radius)
+        near = group.nearest(fingerprint, 3)
+        rows = [row for row, distance in near if distance < radius] or [
+            row
+            for row, distance in near
+            if distance < 2 * radius and _same_sites(structure, self.structure(row))
+        ]
         return max((self._per_prototype[self._merged_labels[row]] for row in rows), default=0)
 
     def framework_count(
@@ -215,20 +244,20 @@ class ReferenceIndex:
 
         Where none has, the number of the framework that it is a distortion of: StructureMatcher tries the
         nearest reference of each of the twenty nearest frameworks within ``radius``, elements ignored. (Of
-        200 references whose atoms were moved by 0.1 Å 38 got a new label, and 37 of them their own number
-        so; by 0.2 Å 36 and 30. Of 30 real structures of a new label 4 are taken for distortions, three of
-        them nearer than 0.03.)
+        200 references whose atoms were moved by 0.1 Å 38 got a new label, and for 37 of them it finds a
+        framework; by 0.2 Å 36 and 30. Of 30 real structures of a new label 4 are taken for distortions,
+        three of them nearer than 0.03.)
         """
         found = self._per_framework[prototype.framework_label]
         if found:
             return found
-        distances = np.abs(self._blind - fingerprint[:N_ALL]).max(axis=1)
-        order = np.argsort(distances)
-        order = order[distances[order] < radius]
-        firsts = np.unique(self._framework_codes[order], return_index=True)[1]
-        for row in map(int, order[np.sort(firsts)[:20]]):
+        frameworks: dict[str, int] = {}
+        for row, distance in self._all.nearest(fingerprint, _NEIGHBOURS):
+            if distance < radius:
+                frameworks.setdefault(self._framework_labels[row], row)
+        for label, row in list(frameworks.items())[:20]:
             if _same_framework(structure, self.structure(row)):
-                return self._per_framework[self._framework_labels[row]]
+                return self._per_framework[label]
         return 0
 
     def structure(self, row: int) -> Structure:
