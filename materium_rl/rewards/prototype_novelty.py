@@ -13,6 +13,7 @@ from materium_rl.rewards.fingerprint import Fingerprint, fingerprints
 from materium_rl.rewards.prototypes import Prototype, prototypes
 from materium_rl.rewards.references import ReferenceIndex
 from materium_rl.rewards.shaping import Identity
+from materium_rl.rewards.validity import Validity
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -25,7 +26,8 @@ class PrototypeNovelty(Reward):
     framework is the same with all elements being one. No swap of elements can raise the value; by
     ``prototype`` a known framework coloured with more elements can. A small distortion breaks the symmetry
     and so changes the label; therefore a label without references counts as that of its nearest relative,
-    where it has one within ``min_distance``.
+    where it has one within ``min_distance``. Nothing is easier than a new arrangement that is no crystal:
+    what would be new is invalid where ``validity`` turns it down (by its default limits).
 
     Where ``novelty`` pays for new formulas first and for new prototypes most, this pays for the arrangement
     alone.
@@ -93,4 +95,8 @@ class PrototypeNovelty(Reward):
         else:
             label, count = prototype.framework_label, self._references.framework_count
         known = count(structure, prototype, fingerprint, self.min_distance)
+        if known == 0:
+            (crystal,) = Validity().measure([structure])
+            if isinstance(crystal, Invalid):
+                return crystal
         return Measurement(1.0 / (1.0 + known), details={self.by: label, f"references_of_{self.by}": known})

@@ -120,12 +120,12 @@ def zinc_blende(a: float, cation: str, anion: str) -> Structure:
     return Structure(fcc(a), [cation, anion], [[0] * 3, [0.25] * 3])
 
 
-# Gaps in eV: PBE of the Materials Project; HSE and measured (Heyd et al., J. Chem. Phys. 123, 174101, 2005).
+# Gaps in eV: PBE of the Materials Project; HSE of Heyd et al., J. Chem. Phys. 123, 174101 (2005); measured.
 GAPS = {
     "Si": (zinc_blende(5.431, "Si", "Si"), 0.6, 1.3, 1.2),
     "GaAs": (zinc_blende(5.653, "Ga", "As"), 0.2, 1.2, 1.5),
     "ZnS": (zinc_blende(5.409, "Zn", "S"), 2.0, 3.4, 3.7),
-    "MgO": (rock_salt(4.212, "Mg", "O"), 4.4, 6.5, 7.2),
+    "MgO": (rock_salt(4.212, "Mg", "O"), 4.4, 6.5, 7.8),
     "Cu": (Structure(fcc(3.615), ["Cu"], [[0] * 3]), 0.0, 0.0, 0.0),
 }
 
@@ -134,7 +134,7 @@ GAPS = {
 def test_gaps_of_known_crystals_at_each_fidelity(fidelity, column):
     results = BandGap(fidelity=fidelity, members="all").measure([row[0] for row in GAPS.values()])
     for (name, row), result in zip(GAPS.items(), results, strict=True):
-        assert result.value == pytest.approx(row[column], abs=0.5), name
+        assert result.value == pytest.approx(row[column], abs=0.5, rel=0.1), name
 
 
 def test_fidelities_are_told_apart():

@@ -81,6 +81,13 @@ def test_unreadable_cells_are_invalid(reward):
     assert all(isinstance(result, Invalid) for result in reward.measure([overlap, needle]))
 
 
+def test_vacuum_and_random_sites_are_no_new_prototypes(reward):
+    slab = Structure(Lattice.tetragonal(4, 40), ["Na", "Cl", "Na"], [[0] * 3, [0.5, 0.5, 0.05], [0, 0, 0.1]])
+    random = np.random.default_rng(0).random((8, 3))
+    junk = Structure(Lattice.cubic(5.6), ["Na", "Cl", "K", "Br"] * 2, random)
+    assert all(isinstance(result, Invalid) for result in reward.measure([slab, junk]))
+
+
 def test_bundled_references_and_a_missing_index():
     common, rare = PrototypeNovelty().measure([salt("Na", "Cl"), rutile()])
     assert common.value < rare.value < 0.5
