@@ -60,6 +60,6 @@ def crustal_abundance(symbol: str) -> float | None:
 
     try:
         value = Element(symbol).crustal_abundance
-    except NameError:  # how SMACT says that it does not know the element
+    except KeyError:  # how SMACT says that it does not know the element
         return None
     return float(value) if value else None

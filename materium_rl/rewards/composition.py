@@ -43,8 +43,8 @@ class CompositionMatch(Reward, Constraints):
     @model_validator(mode="after")
     def _asks_for_something(self) -> Self:
         if not self.request() and self.chemical_system is None:
-            given = [name for name in type(self).model_fields if name != "strict"]
-            raise ValueError(f"no constraint given; expected one or more of {', '.join(given)}")
+            names = ", ".join((*Constraints.model_fields, "chemical_system"))
+            raise ValueError(f"no constraint given; expected one or more of {names}")
         if self.chemical_system is not None:
             self._check_system(self.chemical_system)
         return self

@@ -176,6 +176,8 @@ def _relax_one(structure: Structure, steps: int, max_force: float) -> Relaxed | 
 
 def _unphysical(structure: Structure) -> Invalid | Failure | None:
     """Why the potential must not see this structure, if so."""
+    if len(structure) == 0:
+        return Invalid("the structure has no sites")
     if not structure.is_ordered:
         return Invalid("partially occupied sites")
     heaviest = max(site.specie.Z for site in structure)

@@ -22,9 +22,10 @@ class PrototypeNovelty(Reward):
     """1 / (1 + n) for n references of the same prototype or framework: 1 new, 1/2 seen once, near 0 common.
 
     A prototype is anonymous formula, space group and occupied orbits, rare earths being one element; a
-    framework is the same with all elements being one. No swap of elements can raise the value. A
-    small distortion breaks the symmetry and so changes the label; therefore a label without references
-    counts as that of its nearest relative, where it has one within ``min_distance``.
+    framework is the same with all elements being one. No swap of elements can raise the value; by
+    ``prototype`` a known framework coloured with more elements can. A small distortion breaks the symmetry
+    and so changes the label; therefore a label without references counts as that of its nearest relative,
+    where it has one within ``min_distance``.
 
     Where ``novelty`` pays for new formulas first and for new prototypes most, this pays for the arrangement
     alone.
@@ -34,8 +35,8 @@ class PrototypeNovelty(Reward):
     citation: ClassVar[str] = "Widdowson et al., MATCH Commun. Math. Comput. Chem. 87, 529 (2022)"
     requires: ClassVar[tuple[str, ...]] = ("prototype", "fingerprint")
 
-    by: Literal["prototype", "framework"] = Field(
-        default="prototype", description="whether the decoration with elements counts"
+    by: Literal["framework", "prototype"] = Field(
+        default="framework", description="whether the decoration with elements counts (prototype) or not"
     )
     min_distance: float = Field(
         default=0.1,

@@ -16,8 +16,8 @@ from materium_rl.rewards.shaping import Identity
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-MOST_COMBINATIONS = 50_000
-"""Choices of oxidation states that SMACT may have to try, at about 15 µs each."""
+MOST_COMBINATIONS = 200_000
+"""Choices of oxidation states that SMACT may have to try, at about 2 µs each."""
 
 
 class SmactValidity(Reward):
@@ -30,7 +30,7 @@ class SmactValidity(Reward):
     unless ``alloys`` is off.
 
     An element without states in that set (He, Ne, Ar, At, Rn, Fr and beyond Es) in a compound, and more
-    than 50,000 choices of states (mostly from seven elements on) are failures.
+    than 200,000 choices of states (mostly from seven elements on) are failures.
     """
 
     name: ClassVar[str] = "smact_validity"
