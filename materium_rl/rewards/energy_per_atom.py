@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from materium_rl.rewards.base import Measurement, Result
-from materium_rl.rewards.energies import chgnet_energies, load_chgnet
+from materium_rl.rewards.energies import chgnet_energies
+from materium_rl.rewards.potentials.catalogue import find_potential
 from materium_rl.rewards.shaping import Shaping, SoftStep
 from materium_rl.rewards.targeted import TargetedReward
 
@@ -40,7 +41,7 @@ class EnergyPerAtom(TargetedReward):
 
     def load(self) -> None:
         """Load CHGNet."""
-        load_chgnet()
+        find_potential("chgnet").load()
 
     def measure(self, structures: Sequence[Structure]) -> list[Result]:
         """Energies of N structures; oxidation states are ignored."""

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
+from real_structures import rock_salt, rutile
 
 from materium_rl.rewards import registry
 from materium_rl.rewards.base import Failure, Invalid, Measurement, Result, Reward
-from real_structures import rock_salt, rutile
 
 BUILT_IN = {p.name for p in entry_points(group=registry.GROUP) if p.value.startswith("materium_rl.")}
 BATCH_SCOPE = {"uniqueness"}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 from pymatgen.core import Composition, Lattice, Structure
+from real_structures import rock_salt
 
 from materium_rl.errors import ConfigError
 from materium_rl.rewards import registry
 from materium_rl.rewards.base import Failure, Measurement
 from materium_rl.rewards.composition import CompositionMatch
-from real_structures import rock_salt
 
 
 def of(formula: str) -> Structure:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
+from real_structures import rock_salt, rutile
 
 from materium_rl.errors import ConfigError
 from materium_rl.rewards import registry
 from materium_rl.rewards.base import Invalid
 from materium_rl.rewards.prototype_novelty import PrototypeNovelty
 from materium_rl.rewards.references import ReferenceIndex
-from real_structures import rock_salt, rutile
 
 SALT = rock_salt()
 PEROVSKITE = [[0] * 3, [0.5] * 3, [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 from pymatgen.core import Composition, Lattice, Structure
+from real_structures import rock_salt, rutile
 
 from materium_rl.errors import ConfigError, RewardError
 from materium_rl.rewards import registry
 from materium_rl.rewards.base import Failure, Invalid
 from materium_rl.rewards.composition_similarity import CompositionSimilarity
 from materium_rl.rewards.structure_similarity import StructureSimilarity
-from real_structures import rock_salt, rutile
-
 
 SALT = rock_salt()
 

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 from pymatgen.core import Lattice, Structure
 from pymatgen.symmetry.groups import SpaceGroup as Group
+from real_structures import rock_salt, rutile
 
 from materium_rl.rewards import symmetry
 from materium_rl.rewards.base import Failure, Measurement
@@ -16,7 +17,6 @@ from materium_rl.rewards.shared import sharing
 from materium_rl.rewards.space_group import SpaceGroup
 from materium_rl.rewards.symmetry import point_group_order
 from materium_rl.rewards.symmetry_order import SymmetryOrder
-from real_structures import rock_salt, rutile
 
 COBALT = Structure.from_spacegroup("P6_3/mmc", Lattice.hexagonal(2.51, 4.07), ["Co"], [[1 / 3, 2 / 3, 0.25]])
 CORUNDUM = Structure.from_spacegroup(
