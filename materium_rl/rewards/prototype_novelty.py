@@ -34,6 +34,7 @@ class PrototypeNovelty(Reward):
     name: ClassVar[str] = "prototype_novelty"
     citation: ClassVar[str] = "Widdowson et al., MATCH Commun. Math. Comput. Chem. 87, 529 (2022)"
     requires: ClassVar[tuple[str, ...]] = ("prototype", "fingerprint")
+    seeks_novelty: ClassVar[bool] = True
 
     by: Literal["framework", "prototype"] = Field(
         default="framework", description="whether the decoration with elements counts (prototype) or not"

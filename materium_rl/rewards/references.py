@@ -223,13 +223,16 @@ class ReferenceIndex:
     ) -> int:
         """How many references have this prototype, all rare earths being one element.
 
-        Where none has, the largest such number of the prototypes that it may be a distortion of
-        (``relatives``).
+        Where none has, the largest such number of the prototypes that it may be a distortion of, as
+        ``relative`` finds them.
         """
-        found = self._per_prototype[prototype.merged_label]
-        if found:
+        found, group = self._per_prototype[prototype.merged_label], self._anonymous(prototype)
+        if found or group is None:
             return found
-        rows = self.relatives(structure, prototype, fingerprint, radius)
+        rows = [row for row, _ in group.within(fingerprint, radius)]
+        if not rows:
+            near = [row for row, distance in group.nearest(fingerprint, 3) if distance < 2 * radius]
+            rows = [row for row in near if _same_sites(structure, self.structure(row))]
         return max((self._per_prototype[self._merged_labels[row]] for row in rows), default=0)
 
     def framework_count(
@@ -246,13 +249,11 @@ class ReferenceIndex:
         found = self._per_framework[prototype.framework_label]
         if found:
             return found
-        near = self._all.within(fingerprint, radius)
-        distances = np.abs(self._fingerprints[near, :N_ALL] - fingerprint[:N_ALL]).max(axis=1, initial=0.0)
-        order = near[np.argsort(distances, kind="stable")]
-        firsts = np.unique(self._framework_codes[order], return_index=True)[1]
-        for row in map(int, order[np.sort(firsts)[:20]]):
-            if _same_framework(structure, self.structure(row)):
-                return self._per_framework[self._framework_labels[row]]
+        near = [row for row, _ in self._all.within(fingerprint, radius)]
+        firsts = np.unique(self._framework_codes[near], return_index=True)[1]
+        for place in np.sort(firsts)[:20]:
+            if _same_framework(structure, self.structure(near[place])):
+                return self._per_framework[self._framework_labels[near[place]]]
         return 0
 
     def structure(self, row: int) -> Structure:

@@ -28,16 +28,36 @@ EDGES = [[4, 0, 0], [0, 4, 0], [0, 0, 4]]
 # What a network, a potential or a table has no number for; the others see places, volumes or names only.
 NO_DATA = {
     "Lr": {
-        "abundance", "bandgap", "bulk_modulus", "energy_per_atom", "formation_energy", "hhi", "magnetic_density",
-        "shear_modulus", "smact_validity", "stability",
+        "abundance",
+        "bandgap",
+        "bulk_modulus",
+        "energy_per_atom",
+        "formation_energy",
+        "hhi",
+        "magnetic_density",
+        "shear_modulus",
+        "smact_validity",
+        "stability",
     },
     "Ne": {"bandgap", "bulk_modulus", "charge_neutrality", "hhi", "shear_modulus", "smact_validity"},
     "X": {
-        "abundance", "bandgap", "bulk_modulus", "charge_neutrality", "composition", "composition_similarity",
-        "density", "energy_per_atom", "formation_energy", "hhi", "magnetic_density", "n_elements", "shear_modulus",
-        "smact_validity", "stability",
+        "abundance",
+        "bandgap",
+        "bulk_modulus",
+        "charge_neutrality",
+        "composition",
+        "composition_similarity",
+        "density",
+        "energy_per_atom",
+        "formation_energy",
+        "hhi",
+        "magnetic_density",
+        "n_elements",
+        "shear_modulus",
+        "smact_validity",
+        "stability",
     },
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module", params=sorted(BUILT_IN - BATCH_SCOPE))
