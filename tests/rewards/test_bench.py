@@ -23,11 +23,16 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "packing_fraction.py"
 OPTIONS: dict[str, dict[str, object]] = {
     "external": {"command": shlex.join([sys.executable, str(EXAMPLE)])},
     "displacement": {"steps": 1},
+    "composition": {"required": "O"},
+    "composition_similarity": {"target": "TiO2"},
+    "structure_similarity": {"target": str(RUTILE)},
 }
 """For rewards that need some, or are slow without."""
 WITHOUT_A_MODEL = {"matgl"}
 """Rewards whose model is the user's; nothing can be checked without one."""
-POTENTIALS = {"stability", "formation_energy", "magnetic_density", "force", "stress", "displacement"}
+POTENTIALS = {
+    "stability", "formation_energy", "energy_per_atom", "magnetic_density", "force", "stress", "displacement"
+}  # fmt: skip
 """Rewards that are slow enough for fewer cases."""
 FEW_CASES = (
     "options", "known crystals", "company", "curve", "supercell", "oxidation states", "1 % strain",

@@ -77,7 +77,7 @@ def test_a_new_colouring_is_a_new_prototype_but_no_new_framework(reward):
 
 def test_unreadable_cells_are_invalid(reward):
     overlap = Structure(Lattice.cubic(4), ["Na", "Cl"], [[0] * 3, [0.01] * 3])
-    needle = Structure(Lattice.orthorhombic(1e6, 2.5, 2.5), ["Fe"], [[0] * 3])
+    needle = Structure(Lattice.orthorhombic(1e9, 2.5, 2.5), ["Fe"], [[0] * 3])
     assert all(isinstance(result, Invalid) for result in reward.measure([overlap, needle]))
 
 

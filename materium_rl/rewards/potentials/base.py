@@ -131,10 +131,11 @@ class Potential(ABC):
 
     def refused(self, cell: Cell) -> Invalid | Failure | None:
         """Why the potential must not see this cell, if so."""
-        heaviest = int(cell.numbers.max())
-        if heaviest > self.heaviest:
+        if len(cell.numbers) == 0:
+            return Invalid("the structure has no sites")
+        if unknown := {int(z) for z in cell.numbers if not 1 <= z <= self.heaviest}:
             return Failure(
-                f"{self.name} knows no element of atomic number {heaviest} (up to {self.heaviest})"
+                f"{self.name} knows no element of atomic number {max(unknown)} (1 to {self.heaviest})"
             )
         return unphysical(cell)
 
@@ -158,8 +159,6 @@ class Potential(ABC):
 
 def unphysical(cell: Cell) -> Invalid | None:
     """What is wrong with the geometry of a cell, if anything."""
-    if len(cell.numbers) == 0:
-        return Invalid("the structure has no sites")
     if not (np.isfinite(cell.positions).all() and np.isfinite(cell.lattice).all()):
         return Invalid("coordinates or cell are not finite")
     volume = cell.volume / len(cell.numbers)
