@@ -28,7 +28,9 @@ DRY = ("pretrain", "finetune", "generate", "compare")
 BUILT_IN = (
     "validity", "stability", "bandgap", "novelty", "uniqueness", "density", "hhi", "formation_energy",
     "magnetic_density", "bulk_modulus", "shear_modulus", "space_group", "force", "stress",
-    "displacement", "matgl",
+    "displacement", "matgl", "crystal_system", "symmetry_order", "n_sites", "n_elements", "volume_per_atom",
+    "energy_per_atom", "composition", "composition_similarity", "structure_similarity", "prototype_novelty",
+    "charge_neutrality", "smact_validity", "abundance",
 )  # fmt: skip
 
 

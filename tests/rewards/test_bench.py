@@ -25,7 +25,7 @@ OPTIONS: dict[str, dict[str, object]] = {
     "displacement": {"steps": 1},
     "composition": {"required": "O"},
     "composition_similarity": {"target": "TiO2"},
-    "structure_similarity": {"target": str(RUTILE)},
+    "structure_similarity": {"target": str(MISTAKES.parent / "rutile.cif")},
 }
 """For rewards that need some, or are slow without."""
 WITHOUT_A_MODEL = {"matgl"}
