@@ -142,8 +142,10 @@ class RewardConfig(Section):
         ("validity", "stability(half_score=0.06)", "novelty", UNIQUENESS),
         description="rewards that multiply the aggregate of the terms; empty switches them off",
     )
-    aggregation: Literal["sum", "geometric", "minimum"] = Field(
-        "geometric", description="of the terms; a sum would pay for one of them alone"
+    aggregation: Literal["sum", "geometric", "minimum", "normalized"] = Field(
+        "geometric",
+        description="of the terms; a sum would pay for one of them alone; normalized adds them in units of "
+        "their spread within a group",
     )
     plugins: tuple[Path, ...] = Field((), description="Python files that define rewards")
     workers: int = Field(0, ge=0, description="Ray workers; 0 scores in this process")

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from materium_rl.errors import ConfigError, RewardError
 from materium_rl.rewards.base import Reward
-from materium_rl.rewards.external_function import reward_from_function
+from materium_rl.rewards.external_function import refuse_reserved, reward_from_function
 
 GROUP = "materium_rl.rewards"
 
@@ -197,6 +197,7 @@ def _checked(value: object, where: str) -> type[Reward]:
         missing.insert(0, "name")
     if missing:
         raise RewardError(f"{where} lacks {', '.join(missing)}")
+    refuse_reserved(value.model_fields, where)
     return value
 
 

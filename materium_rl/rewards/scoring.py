@@ -4,7 +4,7 @@ The reward of a structure is
 
     reward = aggregate(weight_i, score_i) * product of the gates' scores,
 
-in [0, 1]. Nothing is normalised over the batch: a score means the same in every step. Three outcomes
+in [0, 1]. Nothing is normalised over the batch here: a score means the same in every step. Three outcomes
 are never mixed: *ok*; *invalid* (the policy's fault, reward 0); *failed* (the evaluator's fault, reward
 NaN, to be left out). A failed monitor (weight 0, no gate) leaves the row as it is.
 """
@@ -13,18 +13,21 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from materium_rl.errors import ConfigError, RewardError
 from materium_rl.rewards import registry
+from materium_rl.rewards.aggregation import AGGREGATIONS, Aggregation, contributions, gate_of, reward_of
 from materium_rl.rewards.base import Failure, Invalid, Measurement, Outcome, Result, Reward
 from materium_rl.rewards.expression import Term, format_expression, parse
 from materium_rl.rewards.measuring import Plan, Sample, call, import_provider, load_reward
 from materium_rl.rewards.score_table import SKIPPED, ScoredSample, ScoreTable, TermScore
 from materium_rl.rewards.shared import sharing
+from materium_rl.rewards.term_scores import TermScorer
 from materium_rl.rewards.workers import Backend, InlineBackend, RayBackend
 from materium_rl.structures import strip_oxidation_states
 
@@ -33,30 +36,6 @@ if TYPE_CHECKING:
 
 DEFAULT_GATES = ("validity", "stability", "uniqueness")
 MIN_ROWS_TO_STOP = 16
-
-Aggregation = Literal["sum", "geometric", "minimum"]
-
-
-def _sum(weights: Sequence[float], scores: Sequence[float]) -> float:
-    return sum(w * s for w, s in zip(weights, scores, strict=True)) / sum(weights)
-
-
-def _geometric(weights: Sequence[float], scores: Sequence[float]) -> float:
-    if min(scores) <= 0:
-        return 0.0
-    return math.exp(sum(w * math.log(s) for w, s in zip(weights, scores, strict=True)) / sum(weights))
-
-
-def _minimum(_weights: Sequence[float], scores: Sequence[float]) -> float:
-    return min(scores)
-
-
-AGGREGATIONS: dict[str, Callable[[Sequence[float], Sequence[float]], float]] = {
-    "sum": _sum,
-    "geometric": _geometric,
-    "minimum": _minimum,
-}
-"""Weighted arithmetic mean, weighted geometric mean, and the smallest score (weights > 0 take part)."""
 
 
 class Scorer:
@@ -101,12 +80,13 @@ class Scorer:
             raise ConfigError("workers must be at least 0, chunk_size at least 1, timeout more than 0")
         for path in plugins:
             registry.load_plugin(path)
-        self._aggregate = AGGREGATIONS[aggregation]
+        self.aggregation = aggregation
         self._max_failed = max_failed
         self._shared = tuple(shared)
         self._started = False
         self.terms = parse(expression)
         self.weights, self.gates, self._rewards, terms = _assemble(self.terms, gates)
+        self._scorers = {name: TermScorer.of(reward, terms[name]) for name, reward in self._rewards.items()}
         plan = Plan(
             terms=tuple(terms[n] for n, reward in self._rewards.items() if reward.scope == "structure"),
             screens=tuple(n for n in self.gates if self._rewards[n].screening),
@@ -176,6 +156,7 @@ class Scorer:
         inputs: list[Structure] = [clean[i] for i in readable]  # type: ignore[misc]
         samples = self._backend.run(inputs)
         self._measure_batch(inputs, samples)
+        self._check_uncertainties(samples)
         by_index = dict(zip(readable, samples, strict=True))
         table = ScoreTable(
             tuple(self._row(i, item, by_index.get(i, Sample())) for i, item in enumerate(clean))
@@ -233,11 +214,19 @@ class Scorer:
             outcome, reason = Outcome.INVALID, structure.reason
         else:
             outcome, reason = self._verdict(terms)
+        reward = gate = 0.0 if outcome is Outcome.INVALID else math.nan
+        if outcome is Outcome.OK:
+            scores = {name: term.score for name, term in terms.items()}
+            reward = reward_of(self.aggregation, self.weights, self.gates, scores)
+            gate = gate_of(self.gates, scores)
+            shares = contributions(self.aggregation, self.weights, self.gates, scores)
+            terms = {name: replace(term, contribution=shares[name]) for name, term in terms.items()}
         return ScoredSample(
             index=index,
             outcome=outcome,
             reason=reason,
-            reward=self._reward(outcome, terms),
+            reward=reward,
+            gate=gate,
             terms=terms,
             labels=_labels(structure, sample),
             shared=sample.labels,
@@ -248,18 +237,16 @@ class Scorer:
             return TermScore(SKIPPED, reason="not measured: turned down before")
         if isinstance(result, Invalid):
             return TermScore(Outcome.INVALID.value, reason=result.reason)
-        scored = result if isinstance(result, Failure) else _scored(self._rewards[name], result)
-        if isinstance(scored, Failure):
-            return TermScore(Outcome.FAILED.value, reason=scored.reason)
-        measurement, score = scored
-        total = sum(self.weights.values())
+        score = result if isinstance(result, Failure) else self._scorers[name].score(result)
+        if isinstance(score, Failure):
+            return TermScore(Outcome.FAILED.value, reason=score.reason)
+        assert isinstance(result, Measurement)
         return TermScore(
             Outcome.OK.value,
-            value=measurement.value,
+            value=result.value,
             score=score,
-            uncertainty=math.nan if measurement.uncertainty is None else measurement.uncertainty,
-            contribution=self.weights.get(name, 0.0) * score / total,
-            details=measurement.details,
+            uncertainty=math.nan if result.uncertainty is None else result.uncertainty,
+            details=result.details,
         )
 
     def _verdict(self, terms: Mapping[str, TermScore]) -> tuple[Outcome, str]:
@@ -269,14 +256,16 @@ class Scorer:
                     return outcome, f"{name}: {term.reason}"
         return Outcome.OK, ""
 
-    def _reward(self, outcome: Outcome, terms: Mapping[str, TermScore]) -> float:
-        if outcome is not Outcome.OK:
-            return 0.0 if outcome is Outcome.INVALID else math.nan
-        weighted = {name: weight for name, weight in self.weights.items() if weight > 0}
-        reward = self._aggregate(list(weighted.values()), [terms[name].score for name in weighted])
-        for name in self.gates:
-            reward *= terms[name].score
-        return min(1.0, max(0.0, reward))
+    def _check_uncertainties(self, samples: Sequence[Sample]) -> None:
+        """A reward that never says how uncertain it is cannot be scored with a risk."""
+        for name, scorer in self._scorers.items():
+            results = [sample.results.get(name) for sample in samples] if scorer.risk else []
+            measured = [result for result in results if isinstance(result, Measurement)]
+            if measured and all(result.uncertainty is None for result in measured):
+                raise RewardError(
+                    f"{name}(risk={scorer.risk:g}): this reward gives no uncertainty; remove risk, or use a "
+                    "reward that measures with one, such as bandgap"
+                )
 
     def _check_failures(self, table: ScoreTable) -> None:
         failed = [row.reason for row in table if row.outcome is Outcome.FAILED]
@@ -310,11 +299,7 @@ def _assemble(
         reward, term = _create(gate)
         if reward.name in names:
             raise ConfigError(f"gate {reward.name!r} is given twice")
-        if (
-            reward.name in rewards
-            and gate.options
-            and rewards[reward.name].model_dump() != reward.model_dump()
-        ):
+        if reward.name in rewards and _differs(reward, gate, rewards[reward.name], built[reward.name]):
             raise ConfigError(
                 f"{reward.name!r} is both a gate and a term, with different options; give them to one only"
             )
@@ -325,11 +310,19 @@ def _assemble(
     return weights, tuple(names), {name: rewards[name] for name in order}, built
 
 
+def _differs(reward: Reward, gate: Term, other: Reward, term: Term) -> bool:
+    """Whether a gate asks for something else than the term of the same reward; a bare name does not."""
+    if not gate.options and gate.curve is None and not gate.risk:
+        return False
+    asked = (reward.model_dump(), gate.curve, gate.risk)
+    return asked != (other.model_dump(), term.curve, term.risk)
+
+
 def _create(term: Term) -> tuple[Reward, Term]:
     """Build a term's reward; a file is named by its full path, as workers may run elsewhere."""
     path, separator, attribute = term.name.rpartition(":")
     if separator:
-        term = Term(f"{Path(path).expanduser().resolve()}:{attribute}", term.options, term.weight)
+        term = replace(term, name=f"{Path(path).expanduser().resolve()}:{attribute}")
     return registry.create(term.name, term.options), term
 
 
@@ -341,16 +334,6 @@ def _cleaned(structure: Structure | Invalid | None) -> Structure | Invalid:
     if not structure.is_ordered:
         return Invalid("the structure has disordered sites")
     return strip_oxidation_states(structure)
-
-
-def _scored(reward: Reward, measurement: Measurement) -> tuple[Measurement, float] | Failure:
-    try:
-        score = float(reward.shaping()(measurement.value))
-    except (TypeError, ValueError, ArithmeticError, NotImplementedError) as error:
-        return Failure(f"the shaping of {measurement.value:g} raised {type(error).__name__}: {error}")
-    if not 0.0 <= score <= 1.0:
-        return Failure(f"the shaping of {measurement.value:g} gave {score}; expected a score in [0, 1]")
-    return measurement, score
 
 
 def _labels(structure: Structure | Invalid, sample: Sample) -> dict[str, Any]:
