@@ -152,6 +152,8 @@ class RewardConfig(Section):
     timeout: float = Field(120.0, gt=0, description="seconds for one chunk of structures")
     max_failed: float = Field(0.5, ge=0, le=1, description="share of failed measurements that stops the run")
     ray_address: str | None = Field(None, description="cluster to join instead of starting Ray here")
+    cache: Path | None = Field(None, description="folder that keeps measurements for later runs")
+    cache_limit: float = Field(1.0, gt=0, description="GB at which the oldest measurements make room")
 
     @model_validator(mode="after")
     def _cluster_has_work(self) -> Self:

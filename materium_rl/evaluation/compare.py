@@ -207,6 +207,8 @@ def make_scorer(config: RewardConfig) -> tuple[Scorer, BandGap]:
         plugins=config.plugins,
         max_failed=config.max_failed,
         ray_address=config.ray_address,
+        cache=config.cache,
+        cache_limit=config.cache_limit,
     )
     options = next(term.options for term in terms if term.name == GAP)
     gap = registry.create(GAP, options)

@@ -94,7 +94,7 @@ def chgnet_energies(structures: Sequence[Structure]) -> list[float | Invalid | F
     return [p.energy_per_atom if isinstance(p, Prediction) else p for p in predictions]
 
 
-@shared_work("chgnet")
+@shared_work("chgnet", stored_as=Prediction)
 def chgnet_predictions(structures: Sequence[Structure]) -> list[Prediction | Invalid | Failure]:
     """Energies and magnetic moments of unrelaxed structures; the moments cost next to nothing.
 

@@ -40,8 +40,8 @@ def reward_from_function(function: Callable[..., Any]) -> type[FunctionReward]:
     Args:
         function: ``function(structures, *, option=default, ...) -> list`` with one number,
             ``Measurement``, ``Invalid`` or ``Failure`` per structure. Its keyword-only parameters
-            become the reward's options. Attributes ``shaping`` (a curve), ``unit`` and
-            ``citation`` on the function are taken over.
+            become the reward's options. Attributes ``shaping`` (a curve), ``unit``,
+            ``citation``, ``version`` and ``cacheable`` on the function are taken over.
 
     Raises:
         RewardError: If the signature is a different one.
@@ -72,6 +72,8 @@ def reward_from_function(function: Callable[..., Any]) -> type[FunctionReward]:
     made.curve = getattr(function, "shaping", Identity())
     made.unit = getattr(function, "unit", "")
     made.citation = getattr(function, "citation", "")
+    made.version = getattr(function, "version", "")
+    made.cacheable = getattr(function, "cacheable", True)
     made.__doc__ = function.__doc__
     return made
 

@@ -28,6 +28,7 @@ GROUP = "materium_rl.rewards"
 
 _FROM_FILES: dict[str, type[Reward]] = {}
 _MODULES: dict[Path, ModuleType] = {}
+_DIGESTS: dict[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,11 @@ def load_plugin(path: str | Path) -> list[str]:
     return list(classes)
 
 
+def plugin_digest(module_name: str) -> str | None:
+    """SHA-256 of a plugin file as it was when it was imported; None for other modules."""
+    return _DIGESTS.get(module_name)
+
+
 def unknown(kind: str, name: str, known: list[str]) -> str:
     """Say that ``name`` is unknown, with close matches and the full list."""
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
@@ -213,6 +219,7 @@ def _module(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise ConfigError(f"reward file {path} is not a Python file (.py)")
     module = importlib.util.module_from_spec(spec)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
     sys.modules[name] = module  # before it runs: dataclasses and pydantic look the module up
     try:
         spec.loader.exec_module(module)
@@ -221,7 +228,7 @@ def _module(path: Path) -> ModuleType:
         raise RewardError(
             f"reward file {path} cannot be imported: {type(error).__name__}: {error}"
         ) from error
-    _MODULES[path] = module
+    _MODULES[path], _DIGESTS[name] = module, digest
     return module
 
 

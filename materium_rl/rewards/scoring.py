@@ -12,6 +12,7 @@ NaN, to be left out). A failed monitor (weight 0, no gate) leaves the row as it 
 from __future__ import annotations
 
 import math
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,6 +24,7 @@ from materium_rl.errors import ConfigError, RewardError
 from materium_rl.rewards import registry
 from materium_rl.rewards.aggregation import AGGREGATIONS, Aggregation, contributions, gate_of, reward_of
 from materium_rl.rewards.base import Failure, Invalid, Measurement, Outcome, Result, Reward
+from materium_rl.rewards.cache import GIGABYTE, CacheSettings
 from materium_rl.rewards.expression import Term, format_expression, parse
 from materium_rl.rewards.measuring import Plan, Sample, call, import_provider, load_reward
 from materium_rl.rewards.score_table import SKIPPED, ScoredSample, ScoreTable, TermScore
@@ -50,10 +52,12 @@ class Scorer:
         timeout: Seconds for one chunk of structures.
         chunk_size: Structures in one call of a reward.
         plugins: Python files that define rewards.
-        shared: Shared work whose results are returned with each row. ``prototype`` also fills the
-            label columns.
+        shared: Shared work whose results are returned with each row, beside that of batch-scope
+            rewards. ``prototype`` also fills the label columns.
         max_failed: Stop when more than this share of a batch of at least 16 failed.
         ray_address: Ray cluster to join.
+        cache: Folder in which measurements are kept and found again (``rewards.cache``).
+        cache_limit: Size in GB at which the oldest of them make room.
 
     Raises:
         ConfigError: A wrong expression, gate, option or setting.
@@ -73,6 +77,8 @@ class Scorer:
         shared: Sequence[str] = ("prototype",),
         max_failed: float = 0.5,
         ray_address: str | None = None,
+        cache: str | Path | None = None,
+        cache_limit: float = 1.0,
     ) -> None:
         if aggregation not in AGGREGATIONS:
             raise ConfigError(registry.unknown("aggregation", aggregation, list(AGGREGATIONS)))
@@ -82,18 +88,21 @@ class Scorer:
             registry.load_plugin(path)
         self.aggregation = aggregation
         self._max_failed = max_failed
-        self._shared = tuple(shared)
         self._started = False
+        self._said: set[str] = set()
         self.terms = parse(expression)
         self.weights, self.gates, self._rewards, terms = _assemble(self.terms, gates)
         self._scorers = {name: TermScorer.of(reward, terms[name]) for name, reward in self._rewards.items()}
+        self._batch_names = [n for n, reward in self._rewards.items() if reward.scope == "batch"]
+        needed = (work for name in self._batch_names for work in self._rewards[name].requires)
+        self._shared = tuple(dict.fromkeys([*shared, *needed]))
         plan = Plan(
             terms=tuple(terms[n] for n, reward in self._rewards.items() if reward.scope == "structure"),
             screens=tuple(n for n in self.gates if self._rewards[n].screening),
             shared=self._shared,
             plugins=tuple(str(Path(path).resolve()) for path in plugins),
+            cache=_cache_settings(cache, cache_limit),
         )
-        self._batch_names = [n for n, reward in self._rewards.items() if reward.scope == "batch"]
         self._backend: Backend = (
             RayBackend(plan, workers, timeout=timeout, chunk_size=chunk_size, address=ray_address)
             if workers
@@ -155,6 +164,7 @@ class Scorer:
         readable = [i for i, item in enumerate(clean) if not isinstance(item, Invalid)]
         inputs: list[Structure] = [clean[i] for i in readable]  # type: ignore[misc]
         samples = self._backend.run(inputs)
+        self._pass_on_notes(samples)
         self._measure_batch(inputs, samples)
         self._check_uncertainties(samples)
         by_index = dict(zip(readable, samples, strict=True))
@@ -256,6 +266,13 @@ class Scorer:
                     return outcome, f"{name}: {term.reason}"
         return Outcome.OK, ""
 
+    def _pass_on_notes(self, samples: Sequence[Sample]) -> None:
+        """Say what the processes that measured have to say, each thing once."""
+        for note in dict.fromkeys(note for sample in samples for note in sample.notes):
+            if note not in self._said:
+                self._said.add(note)
+                warnings.warn(note, RuntimeWarning, stacklevel=3)
+
     def _check_uncertainties(self, samples: Sequence[Sample]) -> None:
         """A reward that never says how uncertain it is cannot be scored with a risk."""
         for name, scorer in self._scorers.items():
@@ -308,6 +325,17 @@ def _assemble(
         names.append(reward.name)
     order = [*names, *(name for name in rewards if name not in names)]
     return weights, tuple(names), {name: rewards[name] for name in order}, built
+
+
+def _cache_settings(folder: str | Path | None, gigabytes: float) -> CacheSettings | None:
+    if folder is None:
+        return None
+    path = Path(folder).expanduser().resolve()
+    if gigabytes <= 0:
+        raise ConfigError(f"cache_limit is a size in GB, more than 0, found {gigabytes:g}")
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"the cache of measurements is a folder, but {path} is a file")
+    return CacheSettings(str(path), int(gigabytes * GIGABYTE))
 
 
 def _differs(reward: Reward, gate: Term, other: Reward, term: Term) -> bool:

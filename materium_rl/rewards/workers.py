@@ -143,7 +143,8 @@ class InlineBackend(Backend):
         return batch.samples
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Close the cache."""
+        self._measurer.close()
 
 
 class _Worker:
