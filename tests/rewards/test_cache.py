@@ -19,7 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
 from real_structures import rock_salt, rutile
+from typer.testing import CliRunner
 
+from materium_rl.cli import app
 from materium_rl.errors import ConfigError
 from materium_rl.rewards import cache as cache_module
 from materium_rl.rewards import provenance, registry
@@ -361,6 +363,15 @@ def test_a_file_in_place_of_the_folder_is_refused(plugin: Path) -> None:
         Scorer(edge(plugin), gates=(), cache=plugin)
     with pytest.raises(ConfigError, match="more than 0"):
         Scorer(edge(plugin), gates=(), cache=plugin.parent, cache_limit=0)
+
+
+@pytest.mark.parametrize("command", [["finetune", "--run", "x"], ["compare", "nano", "nano", "--out", "x"]])
+def test_the_command_line_names_the_folder(command: list[str], folder: Path) -> None:
+    options = ["--cache", str(folder), "--set", "reward.cache_limit=0.5", "--dry-run"]
+    result = CliRunner().invoke(app, [*command, *options])
+    assert result.exit_code == 0, result.output
+    assert f"cache: {folder}\n  cache_limit: 0.5\n" in result.stdout
+    assert not folder.exists()
 
 
 # ---- several processes, and the size limit ------------------------------------------------------
