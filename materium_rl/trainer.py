@@ -49,7 +49,7 @@ BATCH = "structures per step"
 ALONE = Processes()
 KEEP_CHECKPOINTS = 2
 """The newest to resume from, and the one before it; the best weights are kept apart, in ``policy``."""
-SINGLE, KEPT = 0.5, 0.3
+SINGLE, KEPT = 0.6, 0.2
 """Share of the conditioned structures that show one condition alone, and the chance of each in the others."""
 
 

@@ -109,7 +109,8 @@ def test_finetune_options_reach_the_config(run: Command, folder: Path) -> None:
     before = files(folder)
     code, out, err = run(
         *FINETUNE, "--reward", "0.5*sites(scale=2)", "--plugin", "plugin.py", "--steps", "3", "--seed", "4",
-        "--workers", "2", "--ray-address", "auto", "--cache", "kept", "--set", "rl.learning_rate=1e-5", "--dry-run",
+        "--workers", "2", "--ray-address", "auto", "--cache", "kept",
+        "--set", "rl.learning_rate=1e-5", "--dry-run",
     )  # fmt: skip
     assert (code, err) == (0, "")
     tree = YAML(typ="safe", pure=True).load(out)
@@ -117,7 +118,7 @@ def test_finetune_options_reach_the_config(run: Command, folder: Path) -> None:
     assert tree["seed"] == 4
     assert tree["rl"]["steps"] == 3
     assert tree["rl"]["learning_rate"] == 1e-5
-    assert tree["reward"] | {"timeout": 0, "max_failed": 0} == {
+    assert tree["reward"] | {"timeout": 0, "worker_memory": 0, "max_failed": 0} == {
         "expression": "0.5*sites(scale=2)",
         "gates": [],
         "aggregation": "geometric",
@@ -126,6 +127,7 @@ def test_finetune_options_reach_the_config(run: Command, folder: Path) -> None:
         "cache_limit": 1.0,
         "workers": 2,
         "timeout": 0,
+        "worker_memory": 0,
         "max_failed": 0,
         "ray_address": "auto",
     }

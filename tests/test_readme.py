@@ -27,15 +27,15 @@ PAGES = [
 DRY = ("pretrain", "finetune", "generate", "compare")
 BUILT_IN = (
     "validity", "stability", "bandgap", "novelty", "uniqueness", "density", "hhi", "formation_energy",
-    "magnetic_density", "bulk_modulus", "shear_modulus", "space_group",
+    "magnetic_density", "bulk_modulus", "shear_modulus", "space_group", "force", "stress",
+    "displacement", "matgl",
 )  # fmt: skip
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    """Fenced blocks of a page."""
-    return re.findall(
-        rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
-    )
+    """Fenced blocks of a page in one language ("" for none)."""
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    return [text for name, text in fenced if name == language]
 
 
 def commands() -> list[tuple[str, str]]:
@@ -126,7 +126,7 @@ def test_every_option_of_a_built_in_reward_is_described() -> None:
     text = (REPOSITORY / "docs" / "rewards.md").read_text(encoding="utf-8")
     for name in BUILT_IN:
         section = text.split(f"### {name}\n")[1].split("\n##")[0]
-        for option in registry.find(name).model_fields:
+        for option in registry.options_of(registry.find(name)):
             assert f"`{option}`" in section, f"docs/rewards.md does not mention {option} of {name}"
 
 

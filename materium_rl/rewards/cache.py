@@ -235,7 +235,7 @@ RESULTS = Codec(_encode, _decode)
 
 @cache
 def codec_of(kind: type) -> Codec:
-    """Codec of shared work whose results are instances of a dataclass; all others are not stored."""
+    """Codec of shared work whose results are instances of a plain type; all others are not stored."""
     adapter: TypeAdapter[Any] = TypeAdapter(kind)
 
     def encode(result: Any) -> str | None:

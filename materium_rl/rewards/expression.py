@@ -6,11 +6,12 @@ Grammar::
 
     expression = term ("+" term)*
     term       = [weight "*"] reward | reward "*" weight
-    reward     = name | name "(" option "=" literal | "curve" "=" curve | "risk" "=" number, ... ")"
+    reward     = name | name "(" [string,] option "=" literal | "curve" "=" curve | "risk" "=" number, ... ")"
     name       = identifier | "file.py:Class" (quoted) | "file.py:function" (quoted)
     curve      = identifier | identifier "(" parameter "=" literal | "curve" "=" curve, ... ")"
     literal    = number | string | True | False | None | [literal, ...]
 
+A text without a name is the reward's first option: ``matgl("my_model", target=2)``.
 A weight of 0 makes a monitor: measured and recorded, no part of the reward. ``curve`` and ``risk`` belong
 to the term, not to the reward: they say how its values become scores (``rewards.term_scores``). A curve may
 be quoted.
@@ -21,6 +22,7 @@ from __future__ import annotations
 import ast
 import json
 import math
+import re
 import warnings
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -28,6 +30,9 @@ from typing import Any
 from materium_rl.errors import ConfigError
 
 _MAX_LENGTH = 4000
+_BARE_FILE = re.compile(r"""([^"'()]+\.py:\w+)\s*(\(.*\))?""", re.DOTALL)
+FIRST_OPTION = ""
+"""Key in ``Term.options`` of the text that was written without a name."""
 CURVE, RISK = "curve", "risk"
 RESERVED_OPTIONS = (CURVE, RISK)
 """Keywords of every term; no reward may have an option of such a name."""
@@ -52,7 +57,7 @@ class Term:
 
     Args:
         name: Registered reward name, or ``file.py:Class`` / ``file.py:function``.
-        options: Options as written (plain Python literals).
+        options: Options as written (plain Python literals); ``FIRST_OPTION`` for the one without a name.
         weight: Finite and not negative; 0 makes a monitor.
         curve: Scores the values in place of the reward's own curve.
         risk: Standard deviations by which a value may be off, to the disadvantage of the score.
@@ -77,6 +82,19 @@ def parse(text: str) -> list[Term]:
     return _Reader(text).read()
 
 
+def parse_one(text: str) -> Term:
+    """Read one reward without a weight; here a file may stand without quotes: ``file.py:Class(option=1)``.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    file = _BARE_FILE.fullmatch(text.strip())
+    term, *more = parse(json.dumps(file[1], ensure_ascii=False) + (file[2] or "") if file else text)
+    if more or term.weight != 1:
+        raise ConfigError(f"expected one reward without a weight, found {text!r}")
+    return term
+
+
 def format_expression(terms: list[Term] | tuple[Term, ...]) -> str:
     """Write terms as canonical text, such that ``parse`` gives the same terms back."""
     return " + ".join(_format_term(term) for term in terms)
@@ -96,10 +114,13 @@ def _format_term(term: Term) -> str:
 
 def _format_call(name: str, options: dict[str, Any]) -> str:
     written = [
-        f"{key}={_format_call(value.name, value.parameters) if isinstance(value, CurveCall) else repr(value)}"
-        for key, value in options.items()
+        f"{key}={_format_value(value)}" if key else _format_value(value) for key, value in options.items()
     ]
     return f"{name}({', '.join(written)})" if written else name
+
+
+def _format_value(value: Any) -> str:
+    return _format_call(value.name, value.parameters) if isinstance(value, CurveCall) else repr(value)
 
 
 class _Reader:
@@ -190,9 +211,13 @@ class _Reader:
         raise self._wrong(node, f"{_describe(node)} is not allowed here; expected a reward name")
 
     def _options(self, node: ast.Call) -> dict[str, Any]:
-        if node.args:
-            raise self._wrong(node.args[0], "options are written as name=value")
         options: dict[str, Any] = {}
+        for argument in node.args:
+            if options or not (isinstance(argument, ast.Constant) and isinstance(argument.value, str)):
+                raise self._wrong(
+                    argument, "options are written as name=value; only one text may stand without a name"
+                )
+            options[FIRST_OPTION] = argument.value
         for keyword in node.keywords:
             if keyword.arg is None:
                 raise self._wrong(keyword.value, "** is not allowed; write each option as name=value")
@@ -214,6 +239,8 @@ class _Reader:
         if isinstance(node, ast.Name):
             return CurveCall(node.id)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            if node.args:
+                raise self._wrong(node.args[0], "parameters of a curve are written as name=value")
             return CurveCall(node.func.id, self._options(node))
         raise self._wrong(node, f"{_describe(node)} is no curve; expected for example step(low=1, high=3)")
 

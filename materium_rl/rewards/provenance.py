@@ -1,8 +1,8 @@
 """What a measurement depends on beside the structure, as one digest.
 
-The reward's name and options, the files that an option names, its declared version, the source code of its
-package or file, and the source, bundled data and library versions of this package. An edited plugin, an
-updated library or a changed model file gives another digest.
+The reward's name and options, the files and Python packages that an option names, its declared version,
+the source code of its package or file, and the source, bundled data and library versions of this package.
+An edited plugin, an updated library or a changed model file gives another digest.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,9 @@ from materium_rl.rewards.base import Reward
 _DISTRIBUTION = "materium-rl"
 _SOURCES = ("*.py", "*.json")
 """Of a package; ``assets/MANIFEST.json`` stands for all bundled data with their checksums."""
+_SEPARATORS = re.compile(r"[\s:=,;]+")
+_FACTORY = re.compile(r"[\w.]+:\w+")
+"""An import path, as in ``stability(calculator="package.module:factory")``."""
 
 
 def of_reward(reward: Reward) -> bytes | None:
@@ -32,7 +35,7 @@ def of_reward(reward: Reward) -> bytes | None:
     if source is None:
         return None
     options = reward.model_dump_json(fallback=repr)
-    named = list(_named_files(reward.model_dump()))
+    named = list(_named(reward.model_dump()))
     return _digest([reward.name, type(reward).__qualname__, options, named, reward.version, source])
 
 
@@ -69,34 +72,47 @@ def source_digest(module_name: str) -> str | None:
 
 @cache
 def _installed_digest(module_name: str) -> str | None:
-    package, module = sys.modules[module_name.partition(".")[0]], sys.modules[module_name]
-    if getattr(package, "__file__", None) and hasattr(package, "__path__"):
-        folder = Path(str(package.__file__)).parent
-        files = sorted({path for pattern in _SOURCES for path in folder.rglob(pattern)})
-    elif getattr(module, "__file__", None):
-        folder, files = Path(str(module.__file__)).parent, [Path(str(module.__file__))]
-    else:
+    root = module_name.partition(".")[0]
+    try:
+        spec = find_spec(root)
+        if spec is not None and not spec.origin:  # a namespace package: its parts belong to several owners
+            spec = find_spec(module_name)
+    except (ImportError, ValueError):
         return None
+    if spec is None or not spec.origin or not Path(spec.origin).is_file():
+        return None
+    file = Path(spec.origin)
+    patterns = _SOURCES if spec.submodule_search_locations else (file.name,)
+    files = sorted({path for pattern in patterns for path in file.parent.rglob(pattern)})
     digest = hashlib.sha256()
     for path in files:
         content = hashlib.sha256(path.read_bytes()).hexdigest()
-        digest.update(f"{path.relative_to(folder)} {content}\n".encode())
+        digest.update(f"{path.relative_to(file.parent)} {content}\n".encode())
     return digest.hexdigest()
 
 
-def _named_files(value: object) -> Iterator[list[Any]]:
-    """Size and time of each file that the options name; of a folder those of its entries."""
+def _named(value: object) -> Iterator[object]:
+    """What texts among the options, or words in them, stand for: files and importable packages."""
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list | tuple | set | frozenset):
         for item in value:
-            yield from _named_files(item)
-    if isinstance(value, str | Path) and str(value):
-        try:
-            path = Path(value).expanduser()
-            entries = sorted(path.iterdir()) if path.is_dir() else [path]
-            for entry in entries:
-                status = entry.stat()
-                yield [entry.name, status.st_size, status.st_mtime_ns]
-        except (OSError, ValueError, RuntimeError):  # most texts name no file
-            return
+            yield from _named(item)
+    elif isinstance(value, str | Path):
+        text = str(value)
+        for word in dict.fromkeys([text, *_SEPARATORS.split(text)]):
+            yield from _entries(word)
+        if _FACTORY.fullmatch(text):
+            yield _installed_digest(text.partition(":")[0])
+
+
+def _entries(word: str) -> Iterator[list[Any]]:
+    """Size and time of a file; of a folder those of its entries; nothing for any other word."""
+    try:
+        path = Path(word).expanduser()
+        entries = sorted(path.iterdir()) if word and path.is_dir() else [path]
+        for entry in entries if word else []:
+            status = entry.stat()
+            yield [entry.name, status.st_size, status.st_mtime_ns]
+    except (OSError, ValueError, RuntimeError):  # most words name no file
+        return

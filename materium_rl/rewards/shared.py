@@ -8,7 +8,7 @@ one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
@@ -30,10 +30,12 @@ class SharedResults:
     The structure is kept with its results: as long as they are there, its id belongs to no other.
 
     Args:
+        wanted: Names of all work that this chunk will need.
         cache: Results of earlier times.
     """
 
-    def __init__(self, cache: MeasurementCache | None = None) -> None:
+    def __init__(self, wanted: Collection[str] = (), cache: MeasurementCache | None = None) -> None:
+        self.wanted = frozenset(wanted)
         self.cache = cache
         self._results: dict[tuple[str, int], tuple[Structure, Any]] = {}
 
@@ -58,9 +60,14 @@ _STORE: ContextVar[SharedResults | None] = ContextVar("shared_work", default=Non
 
 
 @contextmanager
-def sharing(cache: MeasurementCache | None = None) -> Iterator[SharedResults]:
-    """Keep the results of shared work until the end of this block."""
-    store = SharedResults(cache)
+def sharing(wanted: Collection[str] = (), cache: MeasurementCache | None = None) -> Iterator[SharedResults]:
+    """Keep the results of shared work until the end of this block.
+
+    Args:
+        wanted: Names of all work that will be needed, so that one provider can do the work of two at once.
+        cache: Where results are kept beyond it.
+    """
+    store = SharedResults(wanted, cache)
     token = _STORE.set(store)
     try:
         yield store
@@ -68,13 +75,20 @@ def sharing(cache: MeasurementCache | None = None) -> Iterator[SharedResults]:
         _STORE.reset(token)
 
 
+def wanted(name: str) -> bool:
+    """Whether the work ``name`` will be needed for the same structures."""
+    store = _STORE.get()
+    return store is not None and name in store.wanted
+
+
 def shared_work(name: str, *, stored_as: type | None = None) -> Callable[[BatchFunction], BatchFunction]:
     """Register a batch function whose results are computed once per structure.
 
     Args:
         name: Name in ``requires``.
-        stored_as: Dataclass of a result that may be kept on disk. Give it only where the result depends
-            on nothing but the structure, the source of the function's package and the libraries.
+        stored_as: Type of a result (a dataclass, float, ...) that may be kept on disk. Give it only where the
+            result depends on nothing but the structure, the source of the function's package and the
+            libraries.
     """
 
     def decorate(function: BatchFunction) -> BatchFunction:

@@ -168,18 +168,22 @@ def test_another_option_version_or_source_is_another_measurement(
     assert table(plugin, [cell(4.0)], folder).rewards == pytest.approx([0.8])
 
 
-def test_a_changed_model_file_is_another_measurement(plugin: Path, folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["{}", "{}/weights.bin", "matgl:{}", "python {}/weights.bin --fast"])
+def test_a_changed_file_that_an_option_names_is_another_measurement(
+    plugin: Path, folder: Path, tmp_path: Path, text: str
+) -> None:
     weights = tmp_path / "model" / "weights.bin"
     weights.parent.mkdir()
+    weights.write_bytes(b"1")
+    option = f'model="{text.format(weights.parent)}"'
     counts = []
     for content in (b"1", b"1", b"12"):
-        if not weights.exists() or weights.read_bytes() != content:
+        if weights.read_bytes() != content:
             weights.write_bytes(content)
-        for path in (weights, weights.parent):
-            module(plugin).CALLS.clear()
-            table(plugin, [cell(4.0)], folder, f'model="{path}"')
-            counts.append(len(module(plugin).CALLS))
-    assert counts == [1, 1, 0, 0, 1, 1]
+        module(plugin).CALLS.clear()
+        table(plugin, [cell(4.0)], folder, option)
+        counts.append(len(module(plugin).CALLS))
+    assert counts == [1, 0, 1]
 
 
 def test_another_library_version_is_another_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +195,8 @@ def test_another_library_version_is_another_measurement(monkeypatch: pytest.Monk
     assert provenance.of_reward(reward) != before
 
 
-def test_built_in_rewards_hang_on_the_source_of_their_whole_package(tmp_path: Path) -> None:
+def test_a_measurement_hangs_on_the_source_of_whole_packages(tmp_path: Path, plugin: Path) -> None:
+    """Of the one that the reward is in, and of one that an option names."""
     package = tmp_path / "some_rewards"
     package.mkdir()
     (package / "__init__.py").write_text("")
@@ -199,16 +204,19 @@ def test_built_in_rewards_hang_on_the_source_of_their_whole_package(tmp_path: Pa
     code = f"""
         import sys
         sys.path.insert(0, {str(tmp_path)!r})
-        import some_rewards.hard
-        from materium_rl.rewards.provenance import source_digest
+        from materium_rl.rewards import registry
+        from materium_rl.rewards.provenance import of_reward, source_digest
         print(source_digest("some_rewards.hard"))
+        print(of_reward(registry.create("{plugin}:Edge", {{"model": "some_rewards.hard:make"}})))
+        print(of_reward(registry.create("{plugin}:Edge", {{"model": "no_such_package:make"}})))
     """
     digests = []
     for constant in ("1", "2"):
         (package / "constants.py").write_text(f"X = {constant}\n")
         run = [sys.executable, "-c", textwrap.dedent(code)]
-        digests.append(subprocess.run(run, check=True, capture_output=True, text=True).stdout)
-    assert len(set(digests)) == 2
+        done = subprocess.run(run, check=True, capture_output=True, text=True)
+        digests.append(done.stdout.splitlines())
+    assert [a == b for a, b in zip(*digests, strict=True)] == [False, False, True]
 
 
 def test_content_is_compared_to_the_bit() -> None:

@@ -21,6 +21,10 @@ from materium_rl.rewards.expression import CurveCall, Term, format_expression, p
             [Term("my_rewards.py:Hardness", {"target": -30, "on": True, "by": ["a", "b"], "top": None})],
         ),
         ("0*a + b*2 + (c)", [Term("a", {}, 0.0), Term("b", {}, 2.0), Term("c")]),
+        (
+            'matgl("models/gap", target=2) + stability("sevenn")',
+            [Term("matgl", {"": "models/gap", "target": 2}), Term("stability", {"": "sevenn"})],
+        ),
         ("\n  a +\n  b\n", [Term("a"), Term("b")]),
         (
             "2*a(x=1, curve=double_sigmoid(low=-1, high=3.5), risk=1) + b(curve='reverse') + c(risk=0)",
@@ -42,6 +46,10 @@ def test_reads_and_writes_back(text: str, terms: list[Term]) -> None:
     assert parse(format_expression(terms)) == terms
 
 
+def test_canonical_text_of_an_option_without_a_name() -> None:
+    assert format_expression(parse('m( "a",x = 1 )')) == "m('a', x=1)"
+
+
 def test_canonical_text() -> None:
     assert format_expression(parse("a*0.50+2.0*b( x = 1 )+'f.py:C'")) == '0.5*a + 2*b(x=1) + "f.py:C"'
     curved = parse("a( risk=1, curve='reverse(curve=step( low=1 ))', x=2)")
@@ -51,7 +59,9 @@ def test_canonical_text() -> None:
 @pytest.mark.parametrize(
     ("text", "column", "reason"),
     [
-        ("novelty + __import__('os')", 21, "name=value"),
+        ("novelty + __import__(os)", 21, "name=value"),
+        ("a('b', 'c')", 7, "only one text"),
+        ("a('b' + 'c')", 2, "name=value"),
         ("novelty + os.system", 10, "attribute access"),
         ("a + os.system(x=1)", 4, "attribute access"),
         ("lambda: 1", 0, "lambda"),
