@@ -34,7 +34,6 @@ from materium_rl.rewards.cache import (
     codec_of,
     content_digests,
 )
-from materium_rl.rewards.energies import Prediction
 from materium_rl.rewards.prototypes import Prototype, prototypes
 from materium_rl.rewards.scoring import Scorer
 
@@ -247,9 +246,8 @@ def test_results_come_back_to_the_bit(result: Result) -> None:
 
 def test_shared_work_comes_back_and_failures_do_not() -> None:
     found = prototypes([rutile()])[0]
-    prediction = Prediction(-4.1 / 3, (0.1 + 0.2, 1e-17))
-    for kind, result in ((Prototype, found), (Prediction, prediction)):
-        assert codec_of(kind).decode(str(codec_of(kind).encode(result))) == result
+    for kind, result in ((Prototype, found), (float, -4.1 / 3), (float, -0.0)):
+        assert repr(codec_of(kind).decode(str(codec_of(kind).encode(result)))) == repr(result)
         assert codec_of(kind).encode(Failure("no")) is None
     assert RESULTS.encode(Failure("no")) is None
     details = Measurement(1.0, None, {"x": math.nan, "y": -math.inf})

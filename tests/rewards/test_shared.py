@@ -86,20 +86,27 @@ def test_built_in_shared_work_is_found_by_name() -> None:
 
 def test_every_term_and_gate_shares_one_run_of_each_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks in the workers' code, and the batch-scope rewards of the main process after them."""
-    from materium_rl.rewards import energies, fingerprint, prototypes
+    from materium_rl.rewards import fingerprint, prototypes
+    from materium_rl.rewards.potentials.catalogue import find_potential
     from materium_rl.rewards.scoring import Scorer
 
-    done: dict[str, list[Structure]] = {"graph": [], "prototype": [], "fingerprint": []}
+    done: dict[str, list[Structure]] = {"chgnet": [], "prototype": [], "fingerprint": []}
+    chgnet = type(find_potential("chgnet"))
+    predict = chgnet.predict
+
+    def predicted(self: Any, structures: Sequence[Structure], **options: Any) -> Any:
+        done["chgnet"] += structures
+        return predict(self, structures, **options)
 
     def counted(module: Any, function: str, work: str) -> None:
         original = getattr(module, function)
         monkeypatch.setattr(module, function, lambda s: done[work].append(s) or original(s))
 
-    counted(energies, "_graph", "graph")
+    monkeypatch.setattr(chgnet, "predict", predicted)
     counted(prototypes, "_prototype", "prototype")
     counted(fingerprint, "_of_structure", "fingerprint")
     scorer = Scorer(
-        "novelty + formation_energy + magnetic_density + 0*stability",
+        "novelty + formation_energy + magnetic_density + 0*stability + force",
         gates=("validity", "stability", "uniqueness", "novelty"),
         chunk_size=2,
     )
