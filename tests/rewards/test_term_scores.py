@@ -199,3 +199,17 @@ def test_a_wrong_curve_ends_the_command_line_at_once(plugin: Path, tmp_path: Pat
     assert isinstance(result.exception, ConfigError)
     assert "did you mean 'double_sigmoid'" in str(result.exception)
     assert not list(tmp_path.iterdir())
+
+
+def test_show_draws_the_curve_of_the_term_and_the_bench_takes_none(plugin: Path) -> None:
+    run = CliRunner()
+    shown = run.invoke(app, ["rewards", "show", "density(curve=reverse(curve=step(low=2, high=6)))"])
+    assert shown.exit_code == 0, shown.output
+    assert shown.stdout.startswith("density(curve=reverse(curve=step(low=2, high=6)))")
+    top = next(line for line in shown.stdout.splitlines() if line.startswith("  1 ┤"))
+    columns = top.removeprefix("  1 ┤")
+    assert columns.startswith("█")
+    assert columns.endswith("█")
+    assert "   " in columns
+    checked = run.invoke(app, ["rewards", "check", "density(risk=1)"])
+    assert "leave out curve and risk" in checked.output + str(checked.exception)
