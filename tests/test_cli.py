@@ -109,7 +109,8 @@ def test_finetune_options_reach_the_config(run: Command, folder: Path) -> None:
     before = files(folder)
     code, out, err = run(
         *FINETUNE, "--reward", "0.5*sites(scale=2)", "--plugin", "plugin.py", "--steps", "3", "--seed", "4",
-        "--workers", "2", "--ray-address", "auto", "--set", "rl.learning_rate=1e-5", "--dry-run",
+        "--workers", "2", "--ray-address", "auto", "--cache", "kept",
+        "--set", "rl.learning_rate=1e-5", "--dry-run",
     )  # fmt: skip
     assert (code, err) == (0, "")
     tree = YAML(typ="safe", pure=True).load(out)
@@ -122,6 +123,8 @@ def test_finetune_options_reach_the_config(run: Command, folder: Path) -> None:
         "gates": [],
         "aggregation": "geometric",
         "plugins": ["plugin.py"],
+        "cache": "kept",
+        "cache_limit": 1.0,
         "workers": 2,
         "timeout": 0,
         "worker_memory": 0,

@@ -7,7 +7,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -204,7 +204,7 @@ def make_scorer(config: RewardConfig) -> tuple[Scorer, BandGap]:
     terms += [Term(name, weight=0.0) for name in (NOVELTY, GAP) if name not in named]
     for i, term in enumerate(terms):
         if term.name == GAP:
-            terms[i] = Term(GAP, {"members": "evaluation", **term.options}, term.weight)
+            terms[i] = replace(term, options={"members": "evaluation", **term.options})
     scorer = Scorer(
         format_expression(terms),
         gates=[gates.get(name, name) for name in (VALIDITY, STABILITY)],
@@ -215,6 +215,8 @@ def make_scorer(config: RewardConfig) -> tuple[Scorer, BandGap]:
         plugins=config.plugins,
         max_failed=config.max_failed,
         ray_address=config.ray_address,
+        cache=config.cache,
+        cache_limit=config.cache_limit,
     )
     options = next(term.options for term in terms if term.name == GAP)
     gap = registry.create(GAP, options)
