@@ -78,8 +78,8 @@ def _check_one_policy(samples: Samples, source: Path, judge: str) -> None:
 
 
 def _too_few(samples: Samples, source: Path, found: int, wanted: int) -> str:
-    lost = f" ({len(samples) - found:,} more cannot be read)" if len(samples) > found else ""
+    unread = f" ({len(samples.unread):,} not read: {samples.unread[0]})" if samples.unread else ""
     return (
-        f"{source} holds {found:,} structures{lost}, expected {wanted:,}: {wanted - found:,} are missing; "
+        f"{source} holds {found:,} structures{unread}, expected {wanted:,}: {wanted - found:,} are missing; "
         f"draw more with materium-rl generate -n {wanted}, or ask for fewer with -n {found}"
     )

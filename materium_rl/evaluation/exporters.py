@@ -43,10 +43,13 @@ def cif_text(entry: Entry) -> str:
     """CIF of an entry, its properties after the line with the name of the block."""
     head, block, rest = str(entry.structure.to(fmt="cif")).partition("\ndata_")
     name, _, body = rest.partition("\n")
-    items = [
-        f"{CIF_PREFIX}{key}   {gemmi.cif.quote(str(value))}" for key, value in _plain_keys(entry).items()
-    ]
+    items = [_cif_item(f"{CIF_PREFIX}{key}", str(value)) for key, value in _plain_keys(entry).items()]
     return "\n".join([f"{head}{block}{name}", *items, body])
+
+
+def _cif_item(tag: str, value: str) -> str:
+    quoted = gemmi.cif.quote(value)
+    return f"{tag}\n{quoted}" if quoted.startswith(";") else f"{tag}   {quoted}"
 
 
 def write_poscar(entries: Sequence[Entry], folder: Path) -> list[str]:
