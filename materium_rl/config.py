@@ -87,7 +87,7 @@ class TrainingConfig(Section):
         0.5,
         ge=0,
         le=1,
-        description="share of structures in another equivalent setting at first; falls to 0 with the last step",
+        description="share of structures in another equivalent setting at first; falls evenly to 0",
     )
     bf16: bool = Field(True, description="bf16 autocast")
 
@@ -148,6 +148,9 @@ class RewardConfig(Section):
     plugins: tuple[Path, ...] = Field((), description="Python files that define rewards")
     workers: int = Field(0, ge=0, description="Ray workers; 0 scores in this process")
     timeout: float = Field(120.0, gt=0, description="seconds for one chunk of structures")
+    worker_memory: float = Field(
+        8.0, gt=0, description="GB that a worker may take beyond its loaded models (Linux)"
+    )
     max_failed: float = Field(0.5, ge=0, le=1, description="share of failed measurements that stops the run")
     ray_address: str | None = Field(None, description="cluster to join instead of starting Ray here")
 

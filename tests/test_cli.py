@@ -119,13 +119,14 @@ def test_finetune_options_reach_the_config(run: Command, folder: Path) -> None:
     assert tree["seed"] == 4
     assert tree["rl"]["steps"] == 3
     assert tree["rl"]["learning_rate"] == 1e-5
-    assert tree["reward"] | {"timeout": 0, "max_failed": 0} == {
+    assert tree["reward"] | {"timeout": 0, "worker_memory": 0, "max_failed": 0} == {
         "expression": "0.5*sites(scale=2)",
         "gates": [],
         "aggregation": "geometric",
         "plugins": ["plugin.py"],
         "workers": 2,
         "timeout": 0,
+        "worker_memory": 0,
         "max_failed": 0,
         "ray_address": "auto",
     }

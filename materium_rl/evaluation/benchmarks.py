@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from pymatgen.core import Structure
 
 from materium_rl.evaluation.provenance import Entry
+from materium_rl.rewards.potentials.mp_corrections import mp2020_correction
 from materium_rl.structure_files import write_structures
 from materium_rl.structure_parsers import PARSE_ERRORS, unreadable
 from materium_rl.structures import strip_oxidation_states
@@ -73,36 +70,7 @@ def _energy(entry: Entry) -> float | str:
         correction = mp2020_correction(entry.structure)
     except PARSE_ERRORS as error:
         return f"no MP2020 correction for {entry.name}: {unreadable('', error).message}"
-    return float(entry.properties[ENERGY]) * len(entry.structure) - correction
-
-
-def mp2020_correction(structure: Structure) -> float:
-    """What the MP2020 scheme adds to the PBE(+U) energy of a structure, in eV.
-
-    Raises:
-        ValueError: and what else pymatgen raises on a structure outside of the scheme.
-
-    Source: Wang et al., Sci. Rep. 11, 15496 (2021).
-    """
-    from pymatgen.entries.computed_entries import ComputedStructureEntry
-
-    scheme, plain = _scheme(), strip_oxidation_states(structure)
-    anion = max(plain.composition.elements, key=lambda element: element.X).symbol
-    wanted = scheme.u_settings.get(anion, {})
-    hubbards = {e.symbol: wanted[e.symbol] for e in plain.composition.elements if e.symbol in wanted}
-    parameters = {"run_type": "GGA+U" if any(hubbards.values()) else "GGA", "hubbards": hubbards}
-    # the name of another program: there are no POTCARs to check
-    entry = ComputedStructureEntry(plain, 0.0, parameters={**parameters, "software": "materium-rl"})
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it tells where oxidation states cannot be guessed
-        return float(sum(adjustment.value for adjustment in scheme.get_adjustments(entry)))
-
-
-@lru_cache(maxsize=1)
-def _scheme() -> Any:
-    from pymatgen.entries.compatibility import MaterialsProject2020Compatibility
-
-    return MaterialsProject2020Compatibility(check_potcar=False)
+    return (float(entry.properties[ENERGY]) - correction) * len(entry.structure)
 
 
 def write_lemat(entries: Sequence[Entry], folder: Path) -> list[str]:

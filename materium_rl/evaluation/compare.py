@@ -48,7 +48,9 @@ from materium_rl.resources import bundled_policies
 from materium_rl.rewards import registry
 from materium_rl.rewards.bandgap import BandGap
 from materium_rl.rewards.base import Invalid
+from materium_rl.rewards.batches import Progress
 from materium_rl.rewards.expression import Term, format_expression, parse
+from materium_rl.rewards.progress import scoring_bar
 from materium_rl.rewards.references import ReferenceIndex
 from materium_rl.rewards.scoring import Scorer
 from materium_rl.runs import COMPARISON
@@ -127,7 +129,10 @@ def compare(config: CompareConfig) -> Path:
             structures = _sample(policy, config)
             sampling = time.monotonic() - start
             console.print(f"{name}: sampled {config.n} structures in {sampling:.0f} s, scoring them ...")
-            evaluation = evaluate_structures(structures, config.n, scorer, gap=gap, seed=config.seed)
+            with scoring_bar(console, name) as progress:
+                evaluation = evaluate_structures(
+                    structures, config.n, scorer, gap=gap, seed=config.seed, progress=progress
+                )
             console.print(f"{name}: scored in {evaluation.seconds:.0f} s")
             compared.append(Compared(name, source, evaluation, sampling))
     verdicts = _verdicts(compared)
@@ -145,6 +150,7 @@ def evaluate_structures(
     training_elements: Mapping[str, int] | None = None,
     n_boot: int = N_BOOT,
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """Score structures and count every figure, whatever they came from.
 
@@ -159,6 +165,7 @@ def evaluate_structures(
             data by default.
         n_boot: Bootstrap resamples.
         seed: Of the resamples.
+        progress: Is told how many structures have been measured.
 
     Raises:
         ValueError: There are more structures than were requested.
@@ -168,7 +175,7 @@ def evaluate_structures(
     start = time.monotonic()
     memory = scorer.state_dict()
     padded = [*structures, *[None] * (n_requested - len(structures))]
-    frame = scorer.score(padded).to_frame()
+    frame = scorer.score(padded, progress).to_frame()
     scorer.load_state_dict(memory)
     readable = [None if s is None or isinstance(s, Invalid) else s for s in padded]
     valid = frame[f"{VALIDITY}.outcome"] == "ok"
@@ -205,6 +212,7 @@ def make_scorer(config: RewardConfig) -> tuple[Scorer, BandGap]:
         aggregation=config.aggregation,
         workers=config.workers,
         timeout=config.timeout,
+        worker_memory=config.worker_memory,
         plugins=config.plugins,
         max_failed=config.max_failed,
         ray_address=config.ray_address,

@@ -67,6 +67,8 @@ class Reward(BaseModel):
     ``scope`` is ``"structure"`` when each structure is measured on its own (runs in the workers,
     in chunks) and ``"batch"`` when the whole batch and the history matter (runs once, in the main
     process; such a reward also implements ``state_dict`` and ``load_state_dict``).
+    ``seeks_novelty`` marks a reward that pays for being unlike other crystals: the test bench then asks
+    that strains, element swaps and new decorations of a framework do not pay.
     ``screening`` marks a cheap check that, as a gate, runs before everything else: a structure that
     is invalid there is not measured further.
     ``requires`` names shared work (see ``rewards.shared``) that is computed once per structure.
@@ -78,6 +80,7 @@ class Reward(BaseModel):
     unit: ClassVar[str] = ""
     citation: ClassVar[str] = ""
     scope: ClassVar[Literal["structure", "batch"]] = "structure"
+    seeks_novelty: ClassVar[bool] = False
     requires: ClassVar[tuple[str, ...]] = ()
     screening: ClassVar[bool] = False
 

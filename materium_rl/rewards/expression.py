@@ -6,10 +6,11 @@ Grammar::
 
     expression = term ("+" term)*
     term       = [weight "*"] reward | reward "*" weight
-    reward     = name | name "(" option "=" literal, ... ")"
+    reward     = name | name "(" [string,] option "=" literal, ... ")"
     name       = identifier | "file.py:Class" (quoted) | "file.py:function" (quoted)
     literal    = number | string | True | False | None | [literal, ...]
 
+A text without a name is the reward's first option: ``matgl("my_model", target=2)``.
 A weight of 0 makes a monitor: measured and recorded, no part of the reward.
 """
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 import ast
 import json
 import math
+import re
 import warnings
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +27,9 @@ from typing import Any
 from materium_rl.errors import ConfigError
 
 _MAX_LENGTH = 4000
+_BARE_FILE = re.compile(r"""([^"'()]+\.py:\w+)\s*(\(.*\))?""", re.DOTALL)
+FIRST_OPTION = ""
+"""Key in ``Term.options`` of the text that was written without a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +38,7 @@ class Term:
 
     Args:
         name: Registered reward name, or ``file.py:Class`` / ``file.py:function``.
-        options: Options as written (plain Python literals).
+        options: Options as written (plain Python literals); ``FIRST_OPTION`` for the one without a name.
         weight: Finite and not negative; 0 makes a monitor.
     """
 
@@ -54,6 +59,19 @@ def parse(text: str) -> list[Term]:
     return _Reader(text).read()
 
 
+def parse_one(text: str) -> Term:
+    """Read one reward without a weight; here a file may stand without quotes: ``file.py:Class(option=1)``.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    file = _BARE_FILE.fullmatch(text.strip())
+    term, *more = parse(json.dumps(file[1], ensure_ascii=False) + (file[2] or "") if file else text)
+    if more or term.weight != 1:
+        raise ConfigError(f"expected one reward without a weight, found {text!r}")
+    return term
+
+
 def format_expression(terms: list[Term] | tuple[Term, ...]) -> str:
     """Write terms as canonical text, such that ``parse`` gives the same terms back."""
     return " + ".join(_format_term(term) for term in terms)
@@ -61,7 +79,7 @@ def format_expression(terms: list[Term] | tuple[Term, ...]) -> str:
 
 def _format_term(term: Term) -> str:
     name = term.name if term.name.isidentifier() else json.dumps(term.name, ensure_ascii=False)
-    options = ", ".join(f"{key}={value!r}" for key, value in term.options.items())
+    options = ", ".join(f"{key}={value!r}" if key else repr(value) for key, value in term.options.items())
     call = f"{name}({options})" if options else name
     weight = repr(float(term.weight)).removesuffix(".0")
     return call if weight == "1" else f"{weight}*{call}"
@@ -150,9 +168,13 @@ class _Reader:
         raise self._wrong(node, f"{_describe(node)} is not allowed here; expected a reward name")
 
     def _options(self, node: ast.Call) -> dict[str, Any]:
-        if node.args:
-            raise self._wrong(node.args[0], "options are written as name=value")
         options: dict[str, Any] = {}
+        for argument in node.args:
+            if options or not (isinstance(argument, ast.Constant) and isinstance(argument.value, str)):
+                raise self._wrong(
+                    argument, "options are written as name=value; only one text may stand without a name"
+                )
+            options[FIRST_OPTION] = argument.value
         for keyword in node.keywords:
             if keyword.arg is None:
                 raise self._wrong(keyword.value, "** is not allowed; write each option as name=value")

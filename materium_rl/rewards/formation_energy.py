@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from materium_rl.rewards.base import Failure, Invalid, Measurement, Result
-from materium_rl.rewards.energies import chgnet_energies, load_chgnet
+from materium_rl.rewards.energies import chgnet_energies
 from materium_rl.rewards.hull import MissingReferenceError, load_hull
+from materium_rl.rewards.potentials.catalogue import find_potential
 from materium_rl.rewards.shaping import Shaping, SoftStep
 from materium_rl.rewards.targeted import TargetedReward
 
@@ -48,7 +49,7 @@ class FormationEnergy(TargetedReward):
 
     def load(self) -> None:
         """Load CHGNet and the element references."""
-        load_chgnet()
+        find_potential("chgnet").load()
         load_hull()
 
     def measure(self, structures: Sequence[Structure]) -> list[Result]:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from materium_rl.rewards.base import Measurement, Result
-from materium_rl.rewards.energies import Prediction, chgnet_predictions, load_chgnet
+from materium_rl.rewards.energies import chgnet_predictions
+from materium_rl.rewards.potentials.base import Prediction
+from materium_rl.rewards.potentials.catalogue import find_potential
 from materium_rl.rewards.shaping import Shaping, SoftStep
 from materium_rl.rewards.targeted import TargetedReward
 
@@ -44,7 +46,7 @@ class MagneticDensity(TargetedReward):
 
     def load(self) -> None:
         """Load CHGNet."""
-        load_chgnet()
+        find_potential("chgnet").load()
 
     def measure(self, structures: Sequence[Structure]) -> list[Result]:
         """Magnetic densities of N structures as they are written."""

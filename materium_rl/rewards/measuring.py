@@ -29,7 +29,9 @@ _PROVIDER_MODULES = {
     "fingerprint": "materium_rl.rewards.fingerprint",
     "energy": "materium_rl.rewards.energies",
     "chgnet": "materium_rl.rewards.energies",
+    "chgnet_forces": "materium_rl.rewards.energies",
 }
+_LONGEST_MESSAGE = 500
 _PLAIN = (str, int, float, bool, type(None))
 
 
@@ -105,7 +107,8 @@ class Measurer:
         """
         samples = [Sample() for _ in structures]
         passed = list(range(len(structures)))
-        with shared.sharing():
+        wanted = {name for reward in self.rewards.values() for name in reward.requires}
+        with shared.sharing(wanted | set(self.plan.shared)):
             for name in self.plan.screens:
                 self._term(name, structures, passed, samples)
                 passed = [i for i in passed if isinstance(samples[i].results[name], Measurement)]
@@ -135,10 +138,12 @@ def _provide(name: str, structures: Sequence[Structure]) -> list[Any]:
     """Shared work on N structures; where it raises, a ``Failure`` for the culprit alone."""
     try:
         return shared.PROVIDERS[name](structures)
+    except MemoryError:  # what holds the memory may hold it still: the backend decides
+        raise
     except Exception as error:  # noqa: BLE001 (worker boundary)
         if len(structures) > 1:
             return [_provide(name, [structure])[0] for structure in structures]
-        return [Failure(f"{name}: {type(error).__name__}: {error}")]
+        return [Failure(f"{name}: {_said(error)}")]
 
 
 def load_reward(reward: Reward) -> None:
@@ -171,24 +176,42 @@ def import_provider(name: str) -> None:
 def call(reward: Reward, structures: Sequence[Structure], *, retry: bool = True) -> list[Result]:
     """Measure N structures with one reward; whatever it does, N outcomes come back.
 
-    A wrong number of answers fails all N. An exception fails the structure that causes it: the others
-    are measured again one by one, unless ``retry`` is off (a reward with a memory must not run twice).
+    An exception or a wrong number of answers fails the structure that causes it: all are measured again
+    one by one, unless ``retry`` is off (a reward with a memory must not run twice).
+
+    Raises:
+        MemoryError: There is no more memory; not with ``retry`` off.
     """
     if not structures:
         return []
+    answers: Any = None
     try:
         answers = reward.measure(structures)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 (worker boundary)
-        if retry and len(structures) > 1:
-            return [call(reward, [structure])[0] for structure in structures]
-        return [Failure(f"raised {type(error).__name__}: {error}")] * len(structures)
+        problem = _not_one_each(answers, len(structures))
+    except (Exception, SystemExit) as error:
+        if retry and isinstance(error, MemoryError):  # what holds it may hold it still: the backend decides
+            raise
+        problem = f"raised {_said(error)}"
+    if not problem:
+        return [checked(answer) for answer in answers]
+    if retry and len(structures) > 1:
+        return [call(reward, [structure])[0] for structure in structures]
+    return [Failure(problem)] * len(structures)
+
+
+def _not_one_each(answers: object, n: int) -> str:
     if not isinstance(answers, list | tuple | np.ndarray):
-        reason = f"returned {type(answers).__name__}; expected a list with one result per structure"
-        return [Failure(reason)] * len(structures)
-    if len(answers) != len(structures):
-        reason = f"returned {len(answers)} results for {len(structures)} structures"
-        return [Failure(reason)] * len(structures)
-    return [checked(answer) for answer in answers]
+        return f"returned {type(answers).__name__}; expected a list with one result per structure"
+    return "" if len(answers) == n else f"returned {len(answers)} results for {n} structures"
+
+
+def _said(error: BaseException) -> str:
+    """Type and message of an exception, short enough for a table."""
+    try:
+        message = str(error)
+    except Exception:  # noqa: BLE001 (worker boundary: a foreign exception's own method)
+        message = "(its message cannot be read)"
+    return f"{type(error).__name__}: {message[:_LONGEST_MESSAGE]}"
 
 
 def checked(answer: object) -> Result:

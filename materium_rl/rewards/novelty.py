@@ -82,6 +82,7 @@ class Novelty(Reward):
         "Widdowson et al., MATCH Commun. Math. Comput. Chem. 87, 529 (2022); "
         "Jain et al., APL Materials 1, 011002 (2013)"
     )
+    seeks_novelty: ClassVar[bool] = True
     requires: ClassVar[tuple[str, ...]] = ("prototype", "fingerprint")
 
     min_distance: float = Field(default=0.1, ge=0)

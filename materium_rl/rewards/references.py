@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from materium_rl.errors import AssetError
 from materium_rl.rewards.base import Invalid
 from materium_rl.rewards.fingerprint import N_ALL, SIZE, Fingerprint, fingerprints
+from materium_rl.rewards.nearest import NearestRows
 from materium_rl.rewards.prototypes import Prototype, prototypes
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ class ReferenceIndex:
         self._rows_of_formula = _rows(self.formulas)
         self._rows_of_anonymous = _rows(columns["merged_anonymous_formula"])
         self._fingerprints = arrays["fingerprints"].astype(np.float32)
-        self._blind = np.ascontiguousarray(self._fingerprints[:, :N_ALL])
+        self._all = NearestRows(self._fingerprints, size=N_ALL)
+        self._nearest_of_anonymous: dict[str, NearestRows] = {}
         self._lattices, self._coords, self._numbers = arrays["lattices"], arrays["coords"], arrays["numbers"]
         self._first_site = np.concatenate([[0], np.cumsum(arrays["n_sites"], dtype=np.int64)])
         self._structures: dict[int, Structure] = {}
@@ -152,18 +154,13 @@ class ReferenceIndex:
         anonymous formula, by the whole fingerprint. Without one, or where there is no such
         reference: nearest of all R by the species-blind part alone.
         """
-        rows = None
+        group = self._all
         if prototype is not None:
             rows = self._rows_of_formula.get(prototype.formula)
-            if rows is None:
-                rows = self._rows_of_anonymous.get(prototype.merged_anonymous_formula)
-        if rows is None:
-            distances = np.abs(self._blind - fingerprint[:N_ALL]).max(axis=1)
-        else:
-            distances = self._distances(fingerprint, rows)
-        place = int(distances.argmin())
-        row = place if rows is None else int(rows[place])
-        return Nearest(row, self.material_ids[row], self.formulas[row], float(distances[place]))
+            same = self._anonymous(prototype) if rows is None else NearestRows(self._fingerprints, rows)
+            group = same or group
+        ((row, distance),) = group.nearest(fingerprint)
+        return Nearest(row, self.material_ids[row], self.formulas[row], distance)
 
     def relatives(
         self, structure: Structure, prototype: Prototype, fingerprint: Fingerprint, radius: float
@@ -176,17 +173,24 @@ class ReferenceIndex:
         real structures in that range that the tolerance was chosen on it does so with none, of 9
         references distorted by 0.2 Å with 8; 20 ms each.)
         """
-        rows = self._rows_of_anonymous.get(prototype.merged_anonymous_formula)
-        if rows is None:
+        group = self._anonymous(prototype)
+        if group is None:
             return []
-        distances = self._distances(fingerprint, rows)
-        near = [int(row) for row in rows[distances < radius]]
-        if near:
-            return near
-        order = [place for place in np.argsort(distances)[:3] if distances[place] < 2 * radius]
-        return [
-            int(rows[place]) for place in order if _same_sites(structure, self.structure(int(rows[place])))
-        ]
+        near = group.within(fingerprint, radius)
+        if len(near):
+            return [int(row) for row in near]
+        three = [row for row, distance in group.nearest(fingerprint, 3) if distance < 2 * radius]
+        return [row for row in three if _same_sites(structure, self.structure(row))]
+
+    def _anonymous(self, prototype: Prototype) -> NearestRows | None:
+        """The references of the same anonymous formula, None if there is none."""
+        key = prototype.merged_anonymous_formula
+        if key not in self._nearest_of_anonymous:
+            rows = self._rows_of_anonymous.get(key)
+            if rows is None:
+                return None
+            self._nearest_of_anonymous[key] = NearestRows(self._fingerprints, rows)
+        return self._nearest_of_anonymous[key]
 
     def structure(self, row: int) -> Structure:
         """The reference structure of one row, as it was stored."""

@@ -20,12 +20,14 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from materium_rl.errors import ConfigError, RewardError
 from materium_rl.rewards import registry
+from materium_rl.rewards.backends import Backend, InlineBackend
 from materium_rl.rewards.base import Failure, Invalid, Measurement, Outcome, Result, Reward
+from materium_rl.rewards.batches import Progress
 from materium_rl.rewards.expression import Term, format_expression, parse
 from materium_rl.rewards.measuring import Plan, Sample, call, import_provider, load_reward
 from materium_rl.rewards.score_table import SKIPPED, ScoredSample, ScoreTable, TermScore
 from materium_rl.rewards.shared import sharing
-from materium_rl.rewards.workers import Backend, InlineBackend, RayBackend
+from materium_rl.rewards.workers import RayBackend
 from materium_rl.structures import strip_oxidation_states
 
 if TYPE_CHECKING:
@@ -70,6 +72,7 @@ class Scorer:
         workers: Ray workers; 0 measures in this process.
         timeout: Seconds for one chunk of structures.
         chunk_size: Structures in one call of a reward.
+        worker_memory: GB that a worker may take beyond its loaded models (Linux).
         plugins: Python files that define rewards.
         shared: Shared work whose results are returned with each row. ``prototype`` also fills the
             label columns.
@@ -90,6 +93,7 @@ class Scorer:
         workers: int = 0,
         timeout: float = 120.0,
         chunk_size: int = 16,
+        worker_memory: float = 8.0,
         plugins: Sequence[str | Path] = (),
         shared: Sequence[str] = ("prototype",),
         max_failed: float = 0.5,
@@ -97,8 +101,10 @@ class Scorer:
     ) -> None:
         if aggregation not in AGGREGATIONS:
             raise ConfigError(registry.unknown("aggregation", aggregation, list(AGGREGATIONS)))
-        if workers < 0 or chunk_size < 1 or timeout <= 0:
-            raise ConfigError("workers must be at least 0, chunk_size at least 1, timeout more than 0")
+        if workers < 0 or chunk_size < 1 or timeout <= 0 or worker_memory <= 0:
+            raise ConfigError(
+                "workers must be at least 0, chunk_size at least 1, timeout and worker_memory more than 0"
+            )
         for path in plugins:
             registry.load_plugin(path)
         self._aggregate = AGGREGATIONS[aggregation]
@@ -115,7 +121,14 @@ class Scorer:
         )
         self._batch_names = [n for n, reward in self._rewards.items() if reward.scope == "batch"]
         self._backend: Backend = (
-            RayBackend(plan, workers, timeout=timeout, chunk_size=chunk_size, address=ray_address)
+            RayBackend(
+                plan,
+                workers,
+                timeout=timeout,
+                chunk_size=chunk_size,
+                memory=worker_memory,
+                address=ray_address,
+            )
             if workers
             else InlineBackend(plan, timeout=timeout, chunk_size=chunk_size)
         )
@@ -158,11 +171,15 @@ class Scorer:
     ) -> None:
         self.close()
 
-    def score(self, structures: Sequence[Structure | Invalid | None]) -> ScoreTable:
+    def score(
+        self, structures: Sequence[Structure | Invalid | None], progress: Progress | None = None
+    ) -> ScoreTable:
         """Score N completions; batch-scope rewards remember them.
 
         Args:
             structures: N structures; ``Invalid`` or None for a completion that is no structure.
+            progress: Is called now and then with the number of structures that are measured, and
+                that of all which are to be.
 
         Returns:
             N rows in the same order.
@@ -174,7 +191,7 @@ class Scorer:
         clean = [_cleaned(structure) for structure in structures]
         readable = [i for i, item in enumerate(clean) if not isinstance(item, Invalid)]
         inputs: list[Structure] = [clean[i] for i in readable]  # type: ignore[misc]
-        samples = self._backend.run(inputs)
+        samples = self._backend.run(inputs, progress)
         self._measure_batch(inputs, samples)
         by_index = dict(zip(readable, samples, strict=True))
         table = ScoreTable(

@@ -7,7 +7,7 @@ computes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
@@ -25,9 +25,13 @@ class SharedResults:
     """Results by name of the work and structure object.
 
     The structure is kept with its results: as long as they are there, its id belongs to no other.
+
+    Args:
+        wanted: Names of all work that this chunk will need.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: Collection[str] = ()) -> None:
+        self.wanted = frozenset(wanted)
         self._results: dict[tuple[str, int], tuple[Structure, Any]] = {}
 
     def add(self, name: str, structure: Structure, result: Any) -> None:
@@ -51,14 +55,24 @@ _STORE: ContextVar[SharedResults | None] = ContextVar("shared_work", default=Non
 
 
 @contextmanager
-def sharing() -> Iterator[SharedResults]:
-    """Keep the results of shared work until the end of this block."""
-    store = SharedResults()
+def sharing(wanted: Collection[str] = ()) -> Iterator[SharedResults]:
+    """Keep the results of shared work until the end of this block.
+
+    Args:
+        wanted: Names of all work that will be needed, so that one provider can do the work of two at once.
+    """
+    store = SharedResults(wanted)
     token = _STORE.set(store)
     try:
         yield store
     finally:
         _STORE.reset(token)
+
+
+def wanted(name: str) -> bool:
+    """Whether the work ``name`` will be needed for the same structures."""
+    store = _STORE.get()
+    return store is not None and name in store.wanted
 
 
 def shared_work(name: str) -> Callable[[BatchFunction], BatchFunction]:

@@ -36,6 +36,7 @@ class Uniqueness(Reward):
 
     name: ClassVar[str] = "uniqueness"
     scope: ClassVar[Literal["structure", "batch"]] = "batch"
+    seeks_novelty: ClassVar[bool] = True
     requires: ClassVar[tuple[str, ...]] = ("prototype",)
 
     by: tuple[Kind, ...] = Field(

@@ -21,6 +21,10 @@ from materium_rl.rewards.expression import Term, format_expression, parse
             [Term("my_rewards.py:Hardness", {"target": -30, "on": True, "by": ["a", "b"], "top": None})],
         ),
         ("0*a + b*2 + (c)", [Term("a", {}, 0.0), Term("b", {}, 2.0), Term("c")]),
+        (
+            'matgl("models/gap", target=2) + stability("sevenn")',
+            [Term("matgl", {"": "models/gap", "target": 2}), Term("stability", {"": "sevenn"})],
+        ),
         ("\n  a +\n  b\n", [Term("a"), Term("b")]),
         ("+".join(f"r{i}" for i in range(450)), [Term(f"r{i}") for i in range(450)]),
     ],
@@ -30,6 +34,10 @@ def test_reads_and_writes_back(text: str, terms: list[Term]) -> None:
     assert parse(format_expression(terms)) == terms
 
 
+def test_canonical_text_of_an_option_without_a_name() -> None:
+    assert format_expression(parse('m( "a",x = 1 )')) == "m('a', x=1)"
+
+
 def test_canonical_text() -> None:
     assert format_expression(parse("a*0.50+2.0*b( x = 1 )+'f.py:C'")) == '0.5*a + 2*b(x=1) + "f.py:C"'
 
@@ -37,7 +45,9 @@ def test_canonical_text() -> None:
 @pytest.mark.parametrize(
     ("text", "column", "reason"),
     [
-        ("novelty + __import__('os')", 21, "name=value"),
+        ("novelty + __import__(os)", 21, "name=value"),
+        ("a('b', 'c')", 7, "only one text"),
+        ("a('b' + 'c')", 2, "name=value"),
         ("novelty + os.system", 10, "attribute access"),
         ("a + os.system(x=1)", 4, "attribute access"),
         ("lambda: 1", 0, "lambda"),

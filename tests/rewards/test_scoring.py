@@ -119,10 +119,10 @@ def test_hang_fails_the_culprit_inline() -> None:
     assert "time limit of 0.5 s" in table.rows[1].reason
 
 
-def test_wrong_number_of_answers_fails_the_chunk() -> None:
-    table = score(fault("short"), [cell(3.0), cell(MARK), cell(3.1), cell(3.5)], chunk_size=2)
-    assert list(table.outcomes) == ["failed", "failed", "ok", "ok"]
-    assert "1 results for 2 structures" in table.rows[0].reason
+def test_wrong_number_of_answers_fails_the_culprit() -> None:
+    table = score(fault("short"), [cell(3.0), cell(MARK), cell(3.1), cell(3.5)])
+    assert list(table.outcomes) == ["ok", "failed", "ok", "ok"]
+    assert "0 results for 1 structures" in table.rows[1].reason
 
 
 def test_invalid_from_a_term_is_the_policys_fault() -> None:

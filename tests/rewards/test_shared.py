@@ -67,7 +67,14 @@ def test_a_structure_lives_as_long_as_its_results(length: BatchFunction) -> None
     assert alive() is None
 
 
+def test_a_provider_knows_what_else_will_be_needed(length: BatchFunction) -> None:
+    assert not shared.wanted("length")
+    with sharing(["length"]):
+        assert shared.wanted("length")
+        assert not shared.wanted("width")
+
+
 def test_built_in_shared_work_is_found_by_name() -> None:
-    names = ("chgnet", "energy", "fingerprint", "prototype")
+    names = ("chgnet", "chgnet_forces", "energy", "fingerprint", "prototype")
     code = f"from materium_rl.rewards.measuring import import_provider\nfor n in {names}: import_provider(n)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,167 @@
+"""2,000 structures in, 2,000 rows out, while the workers are shot at.
+
+    python benchmarks/worker_faults.py             # a Ray of its own, 20 kills by signal 9
+    python benchmarks/worker_faults.py --cluster   # two Ray nodes on this machine, one of them is lost
+
+Scores samples of a policy twice, in this process and by two workers, and compares the tables byte for byte.
+All the while a thread kills a worker at random moments; with --cluster, it kills every process of the second
+node when a third is done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+from pymatgen.core import Structure
+
+from materium_rl.policies.loading import load_policy
+from materium_rl.policies.sampling import sample_many
+from materium_rl.rewards.score_table import ScoreTable
+from materium_rl.rewards.scoring import Scorer
+
+RAY = str(Path(sys.executable).with_name("ray"))
+
+
+def sampled(policy_name: str, n: int, seed: int) -> list[Structure]:
+    policy = load_policy(policy_name)
+    return [policy.codec.decode(row.tolist()) for row in sample_many(policy.model, n, seed=seed).ids]
+
+
+class Killer(threading.Thread):
+    """Kills a worker that is measuring, at random moments."""
+
+    def __init__(self, times: int, pause: float, seed: int) -> None:
+        super().__init__(daemon=True)
+        self.left, self.pause, self.random = times, pause, random.Random(seed)
+        self.stop = threading.Event()
+
+    def run(self) -> None:
+        while self.left and not self.stop.wait(self.random.uniform(0, 2 * self.pause)):
+            family = psutil.Process().children(recursive=True)
+            busy = [process for process in family if process.name().startswith("ray::Worker.meas")]
+            if busy:
+                os.kill(self.random.choice(busy).pid, signal.SIGKILL)
+                self.left -= 1
+
+
+@contextmanager
+def node(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """One Ray node of one CPU; it dies with this block."""
+    command = ["start", "--node-ip-address=127.0.0.1", "--num-cpus=1", "--object-store-memory=100000000"]
+    process = subprocess.Popen(
+        [RAY, *command, "--block", "--disable-usage-stats", *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        kill_family(process)
+
+
+def kill_family(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        for member in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
+            if member.is_running():
+                member.kill()
+        process.wait()
+
+
+@contextmanager
+def cluster() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Two nodes; yields the address and the second node."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"127.0.0.1:{port}"
+    with node("--head", f"--port={port}", "--include-dashboard=false"):
+        _await_nodes(address, 1)
+        with node(f"--address={address}") as second:
+            _await_nodes(address, 2)
+            yield address, second
+
+
+def _await_nodes(address: str, n: int) -> None:
+    while True:
+        try:
+            status = subprocess.run([RAY, "status", f"--address={address}"], capture_output=True, text=True)
+        except OSError as error:
+            raise SystemExit(f"cannot run {RAY}: {error}") from error
+        if status.stdout.count("node_") >= n:
+            return
+        time.sleep(0.5)
+
+
+def scored(expression: str, structures: list[Structure], killer: Killer | None) -> tuple[ScoreTable, float]:
+    with Scorer(expression, gates=("validity",), workers=2) as scorer:
+        start = time.perf_counter()
+        if killer:
+            killer.start()
+        table = scorer.score(structures)
+        return table, time.perf_counter() - start
+
+
+def with_a_lost_node(expression: str, structures: list[Structure]) -> tuple[ScoreTable, float, float]:
+    """Also returns the share that was done when the node was killed."""
+    lost: list[float] = []
+    with cluster() as (address, second):
+
+        def progress(done: int, total: int) -> None:
+            if not lost and 3 * done > total:
+                lost.append(done / total)
+                kill_family(second)
+
+        with Scorer(expression, gates=("validity",), workers=2, ray_address=address) as scorer:
+            start = time.perf_counter()
+            table = scorer.score(structures, progress)
+            return table, time.perf_counter() - start, lost[0]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--policy", default="nano")
+    parser.add_argument("-n", type=int, default=2000, help="structures")
+    parser.add_argument("--reward", default="novelty")
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--pause", type=float, default=1.0, help="mean seconds between two kills")
+    parser.add_argument("--cluster", action="store_true")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+
+    structures = sampled(arguments.policy, arguments.n, arguments.seed)
+    if arguments.cluster:
+        table, seconds, share = with_a_lost_node(arguments.reward, structures)
+        print(f"The second node was killed when {share:.0%} was done.")
+    else:
+        killer = Killer(arguments.kills, arguments.pause, arguments.seed)
+        table, seconds = scored(arguments.reward, structures, killer)
+        killer.stop.set()
+        print(f"{arguments.kills - killer.left} workers were killed.")
+    inline = Scorer(arguments.reward, gates=("validity",)).score(structures)
+    counts = ", ".join(f"{int((table.outcomes == o).sum())} {o}" for o in ("ok", "invalid", "failed"))
+    equal = table.to_frame().to_csv() == inline.to_frame().to_csv()
+    print(
+        f"{len(structures):,} structures in, {len(table):,} rows out in {seconds:.0f} s: {counts}. "
+        f"{'Equal to' if equal else 'NOT EQUAL to'} this process's table, byte for byte."
+    )
+    sys.exit(not equal)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Nearest fingerprints among many: by comparison with all where they are few, by a k-d tree where not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from scipy.spatial import cKDTree
+
+_FEW = 4096
+"""Rows that are compared with in less than a millisecond."""
+_SLACK = 1e-5
+"""Distances are rounded to float32; what the tree finds within it is compared once more."""
+
+
+class NearestRows:
+    """Some rows of a table of fingerprints, by the largest difference of any entry.
+
+    Args:
+        table: float32 (R, SIZE).
+        rows: Which of them, in rising order (M,); None for all.
+        size: Compare only so many leading entries.
+    """
+
+    def __init__(
+        self, table: NDArray[np.float32], rows: NDArray[np.int64] | None = None, size: int | None = None
+    ) -> None:
+        self._table = table
+        self._rows = np.arange(len(table)) if rows is None else rows
+        self._size = table.shape[1] if size is None else size
+        self._few = len(self._rows) <= _FEW
+        self._tree: cKDTree | None = None
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def nearest(self, fingerprint: NDArray[np.float32], count: int = 1) -> list[tuple[int, float]]:
+        """Rows and distances of the ``count`` nearest, or of all where there are fewer; equals by row."""
+        query = fingerprint[: self._size]
+        rows = self._rows
+        if not self._few:
+            reach = np.max(self._built().query(query, k=count, p=np.inf)[0])
+            rows = self._ball(query, float(reach))
+        distances = self._distances(query, rows)
+        order = np.argsort(distances, kind="stable")[:count]
+        return [(int(rows[place]), float(distances[place])) for place in order]
+
+    def within(self, fingerprint: NDArray[np.float32], radius: float) -> NDArray[np.int64]:
+        """Rows nearer than ``radius``, in rising order."""
+        query = fingerprint[: self._size]
+        rows = self._rows if self._few else self._ball(query, radius)
+        return rows[self._distances(query, rows) < radius]
+
+    def _distances(self, query: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        return np.abs(self._table[rows, : self._size] - query).max(axis=1, initial=0.0)  # type: ignore[no-any-return]
+
+    def _ball(self, query: NDArray[np.float32], radius: float) -> NDArray[np.int64]:
+        places = self._built().query_ball_point(query, radius + _SLACK, p=np.inf)
+        return self._rows[np.sort(np.array(places, dtype=np.int64))]
+
+    def _built(self) -> cKDTree:
+        if self._tree is None:
+            from scipy.spatial import cKDTree
+
+            points = self._table[self._rows, : self._size]
+            self._tree = cKDTree(points, balanced_tree=False, compact_nodes=False)
+        return self._tree
