@@ -194,9 +194,11 @@ class _Same:
     def __call__(self, row: int, discovery: Discovery) -> bool:
         """Whether a row of the same group is the same as a discovery."""
         structure = self._samples.structure(row)
-        return not self._by_structure or (
-            structure is not None and structures_match(structure, discovery.structure)
-        )
+        if structure is None or not self._by_structure:
+            return structure is not None
+        # the matcher is not symmetric: of cells with nearly equal axes it may see a match one way only
+        pair = (structure, discovery.structure)
+        return structures_match(*pair) or structures_match(*reversed(pair))
 
 
 def _distinct(samples: Samples, order: Iterable[int], same: _Same, top: int) -> list[Discovery]:

@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gemmi
 
@@ -19,6 +19,9 @@ from materium_rl.runs import PROVENANCE
 from materium_rl.structure_files import write_structures
 from materium_rl.structure_parsers import PARSE_ERRORS, unreadable
 from materium_rl.structures import strip_oxidation_states
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
 
 CIF_PREFIX = "_materium_rl_"
 """How the CIF items begin that hold what is known of a structure."""
@@ -96,8 +99,6 @@ def write_dft(entries: Sequence[Entry], folder: Path) -> list[str]:
     POTCAR files are under VASP's licence and cannot be shipped; ``POTCAR.spec`` names the ones to put
     together. ``provenance.json`` lies beside them.
     """
-    from pymatgen.io.vasp.sets import MPRelaxSet
-
     (folder / "dft").mkdir()
     faults = []
     for entry in entries:
@@ -107,13 +108,30 @@ def write_dft(entries: Sequence[Entry], folder: Path) -> list[str]:
                 warnings.simplefilter(
                     "ignore"
                 )  # it advises newer POTCARs than those of the Materials Project
-                inputs = MPRelaxSet(strip_oxidation_states(entry.structure))
+                inputs = _relaxation_inputs(strip_oxidation_states(entry.structure))
                 inputs.write_input(str(target), potcar_spec=True)
         except PARSE_ERRORS as error:
             faults.append(f"dft/{entry.name}: {unreadable('', error).message}")
             continue
         _write_json(target / PROVENANCE, entry.properties)
     return faults
+
+
+def _relaxation_inputs(structure: Structure) -> Any:
+    """``MPRelaxSet``; a grid centred on gamma where spglib cannot tell which kind the symmetry asks for."""
+    from pymatgen.io.vasp import Kpoints
+    from pymatgen.io.vasp.sets import MPRelaxSet
+    from pymatgen.symmetry.analyzer import SymmetryUndeterminedError
+
+    inputs = MPRelaxSet(structure)
+    try:
+        _ = inputs.kpoints
+    except SymmetryUndeterminedError:
+        per_volume = MPRelaxSet.CONFIG["KPOINTS"]["reciprocal_density"]
+        density = per_volume * structure.lattice.reciprocal_lattice.volume * len(structure)
+        grid = Kpoints.automatic_gamma_density(structure, density)
+        return MPRelaxSet(structure, user_kpoints_settings=grid)
+    return inputs
 
 
 FORMATS: dict[str, Writer] = {

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import ase.io
 import gemmi
+import numpy as np
 import pandas as pd
 import pytest
 from pymatgen.core import Lattice, Structure
 from pymatgen.io.vasp import Incar, Kpoints, Poscar
+from pymatgen.symmetry.analyzer import SymmetryUndeterminedError
 from small_run import SEED, diamond, rock_salt, rutile, supercell, write_run
 from tiny import Command, in_process
 
@@ -56,6 +58,26 @@ def test_the_best_of_equal_structures_stands_for_all_and_all_are_counted(samples
     assert places(samples, found) == [("NaCl", 2, 0), ("NaCl", 3, 2), ("TiO2", 2, 1)]
     assert times(found) == [3, 1, 1]
     assert (found.passed, found.known) == (5, 2)
+
+
+def test_structures_that_match_one_way_only_are_one(tmp_path: Path) -> None:
+    def filled(a: float, bc: float) -> Structure:
+        lattice = Lattice.from_parameters(a, bc, bc, 120, 90, 90)
+        half = [
+            [0.25, 0.1667, 0.3333],
+            [0.25, 0.1792, 0.8396],
+            [0.25, 0.6604, 0.3208],
+            [0.25, 0.6604, 0.8396],
+        ]
+        sites = [*half, *(1 - np.array(half)).tolist(), [0, 0.5, 0], [0.5, 0.5, 0]]
+        return Structure(lattice, [*["Rb", "Cl", "Cl", "Cl"] * 2, "Cu", "Cu"], sites)
+
+    wide, flat = filled(5.97, 7.37), filled(6.25, 7.43)
+    flat = Structure(Lattice.from_parameters(6.25, 6.25, 7.43, 120, 90, 90), flat.species, flat.frac_coords)
+    assert structures_match(wide, flat) != structures_match(flat, wide)
+    for number, pair in enumerate(([wide, flat], [flat, wide])):
+        write_structures(pair, tmp_path / f"{number}.json")
+        assert times(find(read_samples(tmp_path / f"{number}.json"))) == [2]
 
 
 def test_known_structures_are_shown_on_demand(samples: Samples) -> None:
@@ -261,6 +283,20 @@ def test_dft_folders_are_complete(exported: Path, origin: dict[str, object]) -> 
     assert (folder / "POTCAR.spec").read_text().split() == ["Na_pv", "Cl"]
     assert structures_match(Poscar.from_file(folder / "POSCAR").structure, rock_salt())
     assert json.loads((folder / "provenance.json").read_text()).items() >= origin.items()
+
+
+def test_dft_inputs_are_made_where_spglib_finds_no_symmetry(tmp_path: Path) -> None:
+    lattice = Lattice.from_parameters(5.68, 5.59, 5.59, 60, 60, 60)
+    sites = [[0, 0, 0], [0.25] * 3, [0.125, 0.625, 0.625], [0.625, 0.125, 0.625], [0.625, 0.625, 0.125]]
+    structure = Structure(lattice, ["Ca", *["Al"] * 5], [*sites, [0.625] * 3])
+    with pytest.raises(SymmetryUndeterminedError):
+        structure.get_space_group_info()
+    assert write_exports([Entry("001_CaAl5", structure)], ["dft"], tmp_path / "out", {}) == []
+    folder = tmp_path / "out" / "dft" / "001_CaAl5"
+    grid = Kpoints.from_file(folder / "KPOINTS")
+    assert grid.style is Kpoints.supported_modes.Gamma
+    assert grid.kpts[0] == (6, 6, 6)
+    assert (folder / "POTCAR.spec").read_text().split() == ["Ca_sv", "Al"]
 
 
 def test_what_dft_inputs_cannot_be_made_of_is_named_and_left_out(tmp_path: Path) -> None:
