@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 _FEW = 4096
 """Rows that are compared with in less than a millisecond."""
 _SLACK = 1e-5
-"""Distances are rounded to float32; what the tree finds within it is compared once more."""
+"""Distances are rounded to float32; what the tree finds is compared once more."""
+_SPARE = 8
+"""More that are asked for, to see whether there are equals."""
 
 
 class NearestRows:
@@ -42,23 +44,20 @@ class NearestRows:
         query = fingerprint[: self._size]
         rows = self._rows
         if not self._few:
-            reach = np.max(self._built().query(query, k=count, p=np.inf)[0])
-            rows = self._ball(query, float(reach))
+            rows = self._candidates(query, count)
         distances = self._distances(query, rows)
         order = np.argsort(distances, kind="stable")[:count]
         return [(int(rows[place]), float(distances[place])) for place in order]
 
-    def within(self, fingerprint: NDArray[np.float32], radius: float) -> NDArray[np.int64]:
-        """Rows nearer than ``radius``, in rising order."""
-        query = fingerprint[: self._size]
-        rows = self._rows if self._few else self._ball(query, radius)
-        return rows[self._distances(query, rows) < radius]
-
     def _distances(self, query: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        return np.abs(self._table[rows, : self._size] - query).max(axis=1, initial=0.0)  # type: ignore[no-any-return]
+        return np.abs(self._table[rows, : self._size] - query).max(axis=1)  # type: ignore[no-any-return]
 
-    def _ball(self, query: NDArray[np.float32], radius: float) -> NDArray[np.int64]:
-        places = self._built().query_ball_point(query, radius + _SLACK, p=np.inf)
+    def _candidates(self, query: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+        """Rows among which the ``count`` nearest are, and those as near as the last, in rising order."""
+        tree = self._built()
+        reach, places = tree.query(query, k=count + _SPARE, p=np.inf)
+        if reach[-1] < reach[count - 1] + _SLACK:  # more may be as near; this search is slower
+            places = tree.query_ball_point(query, reach[count - 1] + _SLACK, p=np.inf)
         return self._rows[np.sort(np.array(places, dtype=np.int64))]
 
     def _built(self) -> cKDTree:
@@ -66,5 +65,5 @@ class NearestRows:
             from scipy.spatial import cKDTree
 
             points = self._table[self._rows, : self._size]
-            self._tree = cKDTree(points, balanced_tree=False, compact_nodes=False)
+            self._tree = cKDTree(points, balanced_tree=False)
         return self._tree

@@ -12,7 +12,7 @@ from materium_rl.resources import training_index
 from materium_rl.rewards.base import Invalid, Measurement, Result, Reward
 from materium_rl.rewards.fingerprint import Fingerprint, fingerprints, shortest_distance
 from materium_rl.rewards.prototypes import Prototype, prototypes
-from materium_rl.rewards.references import Nearest, ReferenceIndex
+from materium_rl.rewards.references import Nearest, ReferenceIndex, Relative
 from materium_rl.rewards.shaping import Identity
 
 if TYPE_CHECKING:
@@ -160,10 +160,10 @@ class Novelty(Reward):
             return (Tier.NEW_ARRANGEMENT, nearest) if same is None else (Tier.KNOWN, same)
         if references.known_substitution(prototype):
             return Tier.SUBSTITUTION, nearest
-        relatives = references.relatives(structure, prototype, fingerprint, self.min_distance)
-        if any(references.family_formulas[row] == prototype.family_formula for row in relatives):
+        relative = references.relative(structure, prototype, fingerprint, self.min_distance)
+        if relative is Relative.OF_FAMILY:
             return Tier.SUBSTITUTION, nearest
-        if relatives or references.known_prototype(prototype):
+        if relative is Relative.OTHER or references.known_prototype(prototype):
             return Tier.KNOWN_PROTOTYPE, nearest
         return Tier.NEW_PROTOTYPE, references.nearest(fingerprint)
 

@@ -12,7 +12,8 @@ from materium_rl.rewards.nearest import NearestRows
 @pytest.mark.parametrize("size", [None, 5])
 def test_tree_equals_brute_force(monkeypatch: pytest.MonkeyPatch, size: int | None) -> None:
     rng = np.random.default_rng(0)
-    table = np.repeat(rng.random((250, 12)), 2, axis=0).astype(np.float32)  # every row twice: ties
+    table = np.repeat(rng.random((250, 12)), 2, axis=0).astype(np.float32)  # every row twice
+    table[:40] = table[0]  # more equals than the tree is asked for
     rows = np.flatnonzero(rng.random(500) < 0.7)
     few = NearestRows(table, rows, size)
     monkeypatch.setattr(nearest, "_FEW", 0)
@@ -20,8 +21,6 @@ def test_tree_equals_brute_force(monkeypatch: pytest.MonkeyPatch, size: int | No
     for query in (*rng.random((40, 12)).astype(np.float32), *table[:10]):
         assert many.nearest(query) == few.nearest(query)
         assert many.nearest(query, 3) == few.nearest(query, 3)
-        for radius in (1e-6, 0.1, 0.3):
-            assert many.within(query, radius).tolist() == few.within(query, radius).tolist()
     assert many._tree is not None
     assert few._tree is None
 
@@ -32,4 +31,3 @@ def test_known_answer() -> None:
     assert NearestRows(table).nearest(query, 9) == [(0, 0.0), (1, 3.0), (2, 4.0), (3, 9.0)]
     assert NearestRows(table, np.array([1, 3])).nearest(query) == [(1, 3.0)]
     assert NearestRows(table, np.array([1, 3]), size=1).nearest(query) == [(3, 0.5)]
-    assert NearestRows(table).within(query, 4.0).tolist() == [0, 1]

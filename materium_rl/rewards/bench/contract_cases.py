@@ -192,12 +192,18 @@ def _replace(answer: object) -> Callable[[list[Any], int], list[Any]]:
     return lambda answers, place: [*answers[:place], answer, *answers[place + 1 :]]
 
 
-def survives(fault: Callable[[list[Any], int], list[Any]], *, all_fail: bool = False) -> Case:
+def _cut(answers: list[Any], _place: int) -> list[Any]:
+    return answers[:-1]
+
+
+def survives(fault: Callable[[list[Any], int], list[Any]]) -> Case:
     """A case in which one structure of a batch goes wrong: it alone fails, the others keep their outcomes.
+
+    Where the whole call is lost, the others are asked again one by one; a reward with a memory cannot be
+    asked again, so all fail.
 
     Args:
         fault: Answers and place of the victim -> answers.
-        all_fail: The answers can no longer be told apart, so that all must fail.
     """
 
     def case(subject: Subject) -> Answer:
@@ -206,11 +212,11 @@ def survives(fault: Callable[[list[Any], int], list[Any]], *, all_fail: bool = F
         sound = subject.measure(structures)
         sabotaged = Sabotaged(inner=subject.without_history(), victim=victim, fault=fault)
         results = call(sabotaged, structures, retry=not subject.sees_batches)
+        all_fail = subject.sees_batches and fault in (_raise, _cut)
         for structure, before, after in zip(structures, sound, results, strict=True):
-            must_fail = all_fail or structure is victim or (fault is _raise and subject.sees_batches)
-            if must_fail and not isinstance(after, Failure):
+            if (structure is victim or all_fail) and not isinstance(after, Failure):
                 return Verdict.FAIL, f"counts as {subject.say(after)}; expected a failure"
-            if not must_fail and not subject.same(before, after):
+            if not (structure is victim or all_fail) and not subject.same(before, after):
                 return Verdict.FAIL, f"another crystal of the batch gets {subject.say(after)}"
         return Verdict.PASS, "stopped by the scorer: " + shortened(getattr(results[1], "reason", ""))
 
@@ -233,7 +239,7 @@ FAULTS: dict[str, Case] = {
     "NaN": survives(_replace(math.nan)),
     "text": survives(_replace("0.5")),
     "exception": survives(_raise),
-    "wrong length": survives(lambda answers, _place: answers[:-1], all_fail=True),
+    "wrong length": survives(_cut),
     "huge value": survives_huge_values,
 }
 """What the scorer makes of this reward when something goes wrong inside it."""
