@@ -104,12 +104,8 @@ def write_dft(entries: Sequence[Entry], folder: Path) -> list[str]:
     for entry in entries:
         target = folder / "dft" / entry.name
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore"
-                )  # it advises newer POTCARs than those of the Materials Project
-                inputs = _relaxation_inputs(strip_oxidation_states(entry.structure))
-                inputs.write_input(str(target), potcar_spec=True)
+            inputs = _relaxation_inputs(strip_oxidation_states(entry.structure))
+            inputs.write_input(str(target), potcar_spec=True)
         except PARSE_ERRORS as error:
             faults.append(f"dft/{entry.name}: {unreadable('', error).message}")
             continue
@@ -129,7 +125,7 @@ def _relaxation_inputs(structure: Structure) -> Any:
     except SymmetryUndeterminedError:
         per_volume = MPRelaxSet.CONFIG["KPOINTS"]["reciprocal_density"]
         density = per_volume * structure.lattice.reciprocal_lattice.volume * len(structure)
-        grid = Kpoints.automatic_gamma_density(structure, density)
+        grid: Any = Kpoints.automatic_gamma_density(structure, density)
         return MPRelaxSet(structure, user_kpoints_settings=grid)
     return inputs
 
@@ -180,7 +176,8 @@ def write_exports(
         What could not be written, with the reason.
     """
     faults: list[str] = []
-    with atomic_path(folder) as temporary:
+    with atomic_path(folder) as temporary, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pymatgen's on noble gases, and on newer POTCARs than the MP's
         temporary.mkdir()
         for name in formats:
             faults += (FORMATS | BENCHMARKS)[name](entries, temporary)
