@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from materium_rl import __version__
+from materium_rl import __version__, discovery_commands
 from materium_rl.errors import ConfigError, MateriumError, PolicyError, RewardError, StructureFileError
 from materium_rl.policy_commands import app as policies_app
 from materium_rl.reward_commands import Plugins
@@ -295,6 +295,10 @@ def compare(
     from materium_rl.evaluation.compare import compare as run_comparison
 
     run_comparison(settings)
+
+
+app.command()(discovery_commands.discoveries)
+app.command()(discovery_commands.export)
 
 
 @app.command()

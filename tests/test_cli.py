@@ -78,7 +78,9 @@ def test_help_is_fast_and_lists_every_command() -> None:
         [sys.executable, "-m", "materium_rl.cli", "--help"], capture_output=True, text=True, check=True
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    for name in ("pretrain", "finetune", "generate", "compare", "rewards", "version"):
+    for name in (
+        "pretrain", "finetune", "generate", "compare", "discoveries", "export", "rewards", "version",
+    ):  # fmt: skip
         assert f"  {name} " in done.stdout
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
 

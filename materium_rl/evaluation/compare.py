@@ -53,6 +53,7 @@ from materium_rl.rewards.expression import Term, format_expression, parse
 from materium_rl.rewards.progress import scoring_bar
 from materium_rl.rewards.references import ReferenceIndex
 from materium_rl.rewards.scoring import Scorer
+from materium_rl.runs import COMPARISON
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -300,7 +301,7 @@ def _write(
     with atomic_path(config.out) as folder:
         folder.mkdir()
         text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
-        (folder / "comparison.json").write_text(text + "\n", encoding="utf-8")
+        (folder / COMPARISON).write_text(text + "\n", encoding="utf-8")
         (folder / "report.md").write_text(_report(settings, compared, verdicts, gap), encoding="utf-8")
         for c in compared:
             c.evaluation.frame.to_parquet(folder / c.samples_file, index=False)
@@ -333,7 +334,7 @@ def _report(
     lines += [markdown_table({c.name: c.evaluation.figures for c in compared}), "", "## Evaluator", ""]
     lines += [CAVEAT, *([HELD_OUT_GAP] if gap.members == "evaluation" else []), "", "## Settings", ""]
     lines += [f"- {key}: `{value}`" for key, value in settings.items()]
-    lines += ["", "## Definitions", "", markdown_definitions(), "", "## Files", "", "- `comparison.json`"]
+    lines += ["", "## Definitions", "", markdown_definitions(), "", "## Files", "", f"- `{COMPARISON}`"]
     lines += [f"- `{c.samples_file}`: every sample of `{c.policy}` with its scores and CIF" for c in compared]
     return "\n".join(lines) + "\n"
 
@@ -348,7 +349,7 @@ def _print(
         console.print(f"{name}: {line}", style="bold", soft_wrap=True, markup=False)
     console.print(CAVEAT, soft_wrap=True, markup=False)
     console.print()
-    for file in ("report.md", PICTURE, "comparison.json", *(c.samples_file for c in compared)):
+    for file in ("report.md", PICTURE, COMPARISON, *(c.samples_file for c in compared)):
         console.print(str(config.out / file), soft_wrap=True, markup=False)
 
 
