@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import secrets
 import signal
 import socket
 import subprocess
@@ -22,7 +23,6 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import psutil
 from pymatgen.core import Structure
@@ -32,7 +32,7 @@ from materium_rl.policies.sampling import sample_many
 from materium_rl.rewards.score_table import ScoreTable
 from materium_rl.rewards.scoring import Scorer
 
-RAY = str(Path(sys.executable).with_name("ray"))
+RAY_START = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
 
 
 def sampled(policy_name: str, n: int, seed: int) -> list[Structure]:
@@ -58,21 +58,26 @@ class Killer(threading.Thread):
 
 
 @contextmanager
-def node(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+def node(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     """One Ray node of one CPU; it dies with this block."""
-    command = ["start", "--node-ip-address=127.0.0.1", "--num-cpus=1", "--object-store-memory=100000000"]
+    options = ["--node-ip-address=127.0.0.1", "--num-cpus=1", "--object-store-memory=100000000"]
     process = subprocess.Popen(
-        [RAY, *command, "--block", "--disable-usage-stats", *arguments],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        [*RAY_START, *options, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     try:
+        said: list[str] = []
+        for line in process.stdout or []:
+            said.append(line)
+            if "Ray runtime started" in line:
+                break
+        else:
+            raise SystemExit("the node did not start: " + "".join(said))
         yield process
     finally:
         kill_family(process)
 
 
-def kill_family(process: subprocess.Popen[bytes]) -> None:
+def kill_family(process: subprocess.Popen[str]) -> None:
     if process.poll() is None:
         for member in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
             if member.is_running():
@@ -81,28 +86,18 @@ def kill_family(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def cluster() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def cluster() -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Two nodes; yields the address and the second node."""
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     address = f"127.0.0.1:{port}"
-    with node("--head", f"--port={port}", "--include-dashboard=false"):
-        _await_nodes(address, 1)
-        with node(f"--address={address}") as second:
-            _await_nodes(address, 2)
-            yield address, second
-
-
-def _await_nodes(address: str, n: int) -> None:
-    while True:
-        try:
-            status = subprocess.run([RAY, "status", f"--address={address}"], capture_output=True, text=True)
-        except OSError as error:
-            raise SystemExit(f"cannot run {RAY}: {error}") from error
-        if status.stdout.count("node_") >= n:
-            return
-        time.sleep(0.5)
+    with (
+        node("--head", f"--port={port}", "--include-dashboard=false"),
+        node(f"--address={address}") as second,
+    ):
+        yield address, second
 
 
 def scored(expression: str, structures: list[Structure], killer: Killer | None) -> tuple[ScoreTable, float]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from materium_rl import __version__
+from materium_rl import __version__, discovery_commands
 from materium_rl.errors import ConfigError, MateriumError, PolicyError, RewardError, StructureFileError
 from materium_rl.policy_commands import app as policies_app
 from materium_rl.reward_commands import Plugins
@@ -60,6 +60,10 @@ Policy = Annotated[
 Out = Annotated[Path | None, typer.Option("--out", metavar="FOLDER", help="Folder for the results.")]
 Workers = Annotated[
     int | None, typer.Option("--workers", metavar="N", help="Ray workers that score; 0 uses this process.")
+]
+Cache = Annotated[
+    Path | None,
+    typer.Option("--cache", metavar="FOLDER", help="Keep measurements there, and use those of other runs."),
 ]
 Expression = Annotated[
     str | None,
@@ -130,6 +134,7 @@ def finetune(
     ray_address: Annotated[
         str | None, typer.Option("--ray-address", metavar="ADDRESS", help="Ray cluster to join.")
     ] = None,
+    cache: Cache = None,
     config: Configs = None,
     sets: Sets = None,
     resume: Resume = False,
@@ -150,6 +155,7 @@ def finetune(
         "reward.plugins": plugin or None,
         "reward.workers": workers,
         "reward.ray_address": ray_address,
+        "reward.cache": cache,
     }
     files = [*_resumed(run, resume), *(config or [])]
     settings = load_config(FinetuneConfig, files, overrides, sets or [])
@@ -254,6 +260,7 @@ def compare(
     reward: Expression = None,
     plugin: Plugins = None,
     workers: Workers = None,
+    cache: Cache = None,
     out: Out = None,
     config: Configs = None,
     sets: Sets = None,
@@ -274,6 +281,7 @@ def compare(
         "reward.expression": reward,
         "reward.plugins": plugin or None,
         "reward.workers": workers,
+        "reward.cache": cache,
     }
     settings = load_config(CompareConfig, config or [], overrides, sets or [])
     for name in settings.policies:
@@ -287,6 +295,10 @@ def compare(
     from materium_rl.evaluation.compare import compare as run_comparison
 
     run_comparison(settings)
+
+
+app.command()(discovery_commands.discoveries)
+app.command()(discovery_commands.export)
 
 
 @app.command()

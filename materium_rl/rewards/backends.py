@@ -82,7 +82,8 @@ class InlineBackend(Backend):
         return batch.samples
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Close the cache."""
+        self._measurer.close()
 
 
 def over_time(seconds: float) -> str:

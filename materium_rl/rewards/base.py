@@ -72,6 +72,10 @@ class Reward(BaseModel):
     ``screening`` marks a cheap check that, as a gate, runs before everything else: a structure that
     is invalid there is not measured further.
     ``requires`` names shared work (see ``rewards.shared``) that is computed once per structure.
+    ``version`` counts what the values depend on and neither the options nor the source of the reward show,
+    such as the weights of a model or an external program: raise it, and the cache of measurements
+    (``rewards.cache``) holds nothing of the older one. ``cacheable`` is off where equal structures may
+    get different values.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -83,6 +87,8 @@ class Reward(BaseModel):
     seeks_novelty: ClassVar[bool] = False
     requires: ClassVar[tuple[str, ...]] = ()
     screening: ClassVar[bool] = False
+    version: ClassVar[str] = ""
+    cacheable: ClassVar[bool] = True
 
     def load(self) -> None:
         """Load models and tables; called once per process before the first ``measure``."""

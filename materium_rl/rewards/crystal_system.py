@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field, field_validator
 
-from materium_rl.conditions import CRYSTAL_SYSTEMS, CrystalSystem, crystal_system
+from materium_rl.conditions import CRYSTAL_SYSTEMS, crystal_system
 from materium_rl.errors import did_you_mean
 from materium_rl.rewards.base import Measurement, Result, Reward
 from materium_rl.rewards.shaping import Interval, Shaping, SoftStep
@@ -17,20 +17,22 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
 
-def _systems(value: Any) -> Any:
-    """``"cubic"`` -> ``("cubic", "cubic")``, ``"tetragonal..cubic"`` -> both; other values as they are."""
-    if not isinstance(value, str):
-        return value
-    first, _, last = (part.strip() for part in value.partition(".."))
-    for name in (first, last or first):
-        if name not in CRYSTAL_SYSTEMS:
-            known = ", ".join(CRYSTAL_SYSTEMS)
-            raise ValueError(
-                f"no crystal system {name!r}{did_you_mean(name, CRYSTAL_SYSTEMS)}; known: {known}"
-            )
-    if CRYSTAL_SYSTEMS.index(first) > CRYSTAL_SYSTEMS.index(last or first):
-        raise ValueError(f"{value!r}: the less symmetric system stands first")
-    return first, last or first
+def ranks(text: str) -> tuple[int, int]:
+    """First and last rank of a system or a range: ``"cubic"`` -> (7, 7), ``"tetragonal..cubic"`` -> (4, 7).
+
+    Raises:
+        ValueError: An unknown system, or a range that falls.
+    """
+    first, _, last = (part.strip() for part in text.partition(".."))
+    names, systems = (first, last or first), [str(system) for system in CRYSTAL_SYSTEMS]
+    for name in names:
+        if name not in systems:
+            known = ", ".join(systems)
+            raise ValueError(f"no crystal system {name!r}{did_you_mean(name, systems)}; known: {known}")
+    low, high = (systems.index(name) + 1 for name in names)
+    if low > high:
+        raise ValueError(f"{text!r}: the less symmetric system stands first")
+    return low, high
 
 
 class CrystalSystemRank(Reward):
@@ -47,16 +49,23 @@ class CrystalSystemRank(Reward):
     )
     requires: ClassVar[tuple[str, ...]] = ("symmetry",)
 
-    target: Annotated[tuple[CrystalSystem, CrystalSystem], BeforeValidator(_systems)] | None = Field(
+    target: str | None = Field(
         default=None,
         description="wanted system, or a range such as tetragonal..cubic; none: a high rank is good",
     )
+
+    @field_validator("target")
+    @classmethod
+    def _is_known(cls, target: str | None) -> str | None:
+        if target is not None:
+            ranks(target)
+        return target
 
     def shaping(self) -> Shaping:
         """1 in the wanted systems, or a rise from triclinic to cubic."""
         if self.target is None:
             return SoftStep(full=float(len(CRYSTAL_SYSTEMS)), zero=1.0)
-        low, high = (CRYSTAL_SYSTEMS.index(system) + 1 for system in self.target)
+        low, high = ranks(self.target)
         return Interval(low=low, high=high)
 
     def measure(self, structures: Sequence[Structure]) -> list[Result]:

@@ -9,10 +9,12 @@ from inspect import getdoc
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from materium_rl.errors import ConfigError
 from materium_rl.rewards import registry
 from materium_rl.rewards.base import Reward
 from materium_rl.rewards.expression import Term, format_expression
 from materium_rl.rewards.shaping import Shaping
+from materium_rl.rewards.term_scores import TermScorer
 
 WIDTH, HEIGHT = 60, 8
 """Columns and rows of the drawing."""
@@ -39,7 +41,7 @@ def describe(term: Term) -> str:
     }
     options = registry.options_of(reward)
     parts = [
-        format_expression([term]) if term.options else reward.name,
+        reward.name if term == Term(term.name) else format_expression([term]),
         getdoc(reward) or "No description.",
         "\n".join(f"{key}: {value}" for key, value in facts.items() if value),
         "\n".join(["options:", *(_option(*item) for item in options.items())]) if options else "no options",
@@ -60,7 +62,13 @@ def _curve(reward: type[Reward], term: Term) -> str:
     missing = [name for name in needed if name not in registry.named(reward, term.options)]
     if missing:
         return f"score: depends on the options; add {', '.join(f'{name}=...' for name in missing)} to see it"
-    curve = registry.create(term.name, term.options).shaping()
+    try:
+        built = registry.create(term.name, term.options)
+    except ConfigError as error:
+        if term.options:
+            raise
+        return f"score: depends on the options ({error})"
+    curve = TermScorer.of(built, term).curve or built.shaping()
     return f"score of the value{f' in {reward.unit}' if reward.unit else ''}:\n{draw(curve)}"
 
 
@@ -88,7 +96,7 @@ def interesting(curve: Shaping) -> tuple[float, float]:
     anchors = sorted(set(_numbers(curve)) or {0.0, 1.0})
     reach = (anchors[-1] - anchors[0]) or abs(anchors[0]) or 1.0
     low, high = anchors[0] - reach, anchors[-1] + reach
-    if type(curve).model_fields.keys() <= {"kind"}:  # no numbers of its own: a curve on [0, 1]
+    if next(_numbers(curve), None) is None:  # no numbers of its own: a curve on [0, 1]
         low, high = 0.0, 1.0
     around_a_point = None
     for _ in range(4):
@@ -112,7 +120,9 @@ def _changed(curve: Shaping, points: list[float], low: float, high: float) -> li
 def _numbers(curve: BaseModel) -> Iterator[float]:
     for name in type(curve).model_fields:
         value = getattr(curve, name)
-        if isinstance(value, int | float) and math.isfinite(value):
+        if isinstance(value, BaseModel):
+            yield from _numbers(value)
+        elif isinstance(value, int | float) and math.isfinite(value):
             yield float(value)
 
 

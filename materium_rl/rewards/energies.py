@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 CHGNET_FORCES = "chgnet_forces"
 
 
-@shared_work("energy")
+@shared_work("energy", stored_as=float)
 def chgnet_energies(structures: Sequence[Structure]) -> list[float | Invalid | Failure]:
     """Single-point energies.
 

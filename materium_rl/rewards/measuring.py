@@ -10,13 +10,16 @@ import math
 import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from materium_rl.errors import MateriumError, RewardError
-from materium_rl.rewards import registry, shared
+from materium_rl.rewards import provenance, registry, shared
 from materium_rl.rewards.base import Failure, Invalid, Measurement, Result, Reward
+from materium_rl.rewards.cache import RESULTS, CacheSettings, MeasurementCache
 from materium_rl.rewards.expression import Term
 
 if TYPE_CHECKING:
@@ -52,25 +55,32 @@ class Plan:
         screens: Names of rewards that run first; what does not pass them is not measured further.
         shared: Names of shared work whose results are sent back as labels.
         plugins: Plugin files to load first.
+        cache: Where measurements are kept.
     """
 
     terms: tuple[Term, ...]
     screens: tuple[str, ...] = ()
     shared: tuple[str, ...] = ()
     plugins: tuple[str, ...] = ()
+    cache: CacheSettings | None = None
 
 
 @dataclass(slots=True)
 class Sample:
-    """What one structure got: results by reward name (none where skipped), labels by shared name."""
+    """What one structure got: results by reward name (none where skipped), labels by shared name.
+
+    ``notes`` are warnings of the process that measured it, for the user; not of this structure.
+    """
 
     results: dict[str, Result] = field(default_factory=dict)
     labels: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def merge(self, other: Sample) -> None:
         """Take over the results of another part of the plan."""
         self.results.update(other.results)
         self.labels.update(other.labels)
+        self.notes += other.notes
 
 
 class Measurer:
@@ -82,6 +92,12 @@ class Measurer:
         self.plan = plan
         built = [registry.create(term.name, term.options) for term in plan.terms]
         self.rewards = {reward.name: reward for reward in built}
+        self.cache = None if plan.cache is None else MeasurementCache(plan.cache)
+        self._subjects = {
+            name: subject
+            for name, reward in self.rewards.items()
+            if self.cache and reward.cacheable and (subject := provenance.of_reward(reward))
+        }
         self.parts = [Part("term", name) for name in self.rewards]
         self.parts += [Part("label", name) for name in plan.shared]
 
@@ -109,7 +125,7 @@ class Measurer:
         samples = [Sample() for _ in structures]
         passed = list(range(len(structures)))
         wanted = {name for reward in self.rewards.values() for name in reward.requires}
-        with shared.sharing(wanted | set(self.plan.shared)):
+        with shared.sharing(wanted | set(self.plan.shared), self.cache):
             for name in self.plan.screens:
                 self._term(name, structures, passed, samples)
                 passed = [i for i in passed if isinstance(samples[i].results[name], Measurement)]
@@ -118,15 +134,28 @@ class Measurer:
                     self._label(name, structures, passed, samples)
                 elif name not in self.plan.screens:
                     self._term(name, structures, passed, samples)
+        if self.cache and self.cache.problem and samples:
+            samples[0].notes.append(self.cache.problem)
         return samples
+
+    def close(self) -> None:
+        """Close the cache; the next ``measure`` opens it again."""
+        if self.cache:
+            self.cache.close()
 
     def _term(
         self, name: str, structures: Sequence[Structure], indices: list[int], samples: list[Sample]
     ) -> None:
-        for i, result in zip(
-            indices, call(self.rewards[name], [structures[i] for i in indices]), strict=True
-        ):
+        results = self._results(name, [structures[i] for i in indices])
+        for i, result in zip(indices, results, strict=True):
             samples[i].results[name] = result
+
+    def _results(self, name: str, structures: list[Structure]) -> list[Result]:
+        """Results of one reward, from the cache where they are there."""
+        reward = self.rewards[name]
+        if self.cache is None or name not in self._subjects:
+            return call(reward, structures)
+        return self.cache.recall(self._subjects[name], structures, partial(call, reward), RESULTS)
 
     def _label(
         self, name: str, structures: Sequence[Structure], indices: list[int], samples: list[Sample]
@@ -247,4 +276,6 @@ def _number(value: object) -> float | None:
 
 
 def _plain(value: object) -> object:
+    if isinstance(value, Enum):
+        return value.value
     return value.item() if isinstance(value, np.generic) else value

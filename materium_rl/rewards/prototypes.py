@@ -128,7 +128,7 @@ def anonymous_formula(counts: Sequence[int]) -> str:
     return "".join(letter + (str(n) if n > 1 else "") for letter, n in zip(_LETTERS, amounts, strict=False))
 
 
-@shared_work("prototype")
+@shared_work("prototype", stored_as=Prototype)
 def prototypes(structures: Sequence[Structure]) -> list[Prototype | Invalid]:
     """Label N structures (about 0.5 ms each).
 

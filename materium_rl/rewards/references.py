@@ -34,8 +34,6 @@ ASSET = "references.npz"
 SAME_FINGERPRINT = 0.01
 """Two structures of one formula and one prototype label are the same below this distance, without
 asking StructureMatcher; fifty times below where it stops matching."""
-_NEIGHBOURS = 1000
-"""References among which the nearest frameworks are looked for: common ones have many alike."""
 _GRID = 65536
 _TEXTS = ("material_id", "formula", "family_formula")
 _CODED = ("label", "merged_label", "framework_label", "merged_anonymous_formula")
@@ -81,6 +79,7 @@ class ReferenceIndex:
         self._merged_labels, self._framework_labels = columns["merged_label"], columns["framework_label"]
         self._per_prototype = Counter(self._merged_labels)
         self._per_framework = Counter(self._framework_labels)
+        self._framework_codes = arrays["framework_label_code"]
         self._rows_of_formula = _rows(self.formulas)
         self._rows_of_anonymous = _rows(columns["merged_anonymous_formula"])
         self._family_codes = {text: code for code, text in enumerate(dict.fromkeys(self.family_formulas))}
@@ -222,19 +221,16 @@ class ReferenceIndex:
     ) -> int:
         """How many references have this prototype, all rare earths being one element.
 
-        Where none has, the largest such number of the prototypes that it may be a distortion of, in the
-        sense of ``relative``.
+        Where none has, the largest such number of the prototypes that it may be a distortion of, as
+        ``relative`` finds them.
         """
-        group = self._anonymous(prototype)
-        found = self._per_prototype[prototype.merged_label]
+        found, group = self._per_prototype[prototype.merged_label], self._anonymous(prototype)
         if found or group is None:
             return found
-        near = group.nearest(fingerprint, 3)
-        rows = [row for row, distance in near if distance < radius] or [
-            row
-            for row, distance in near
-            if distance < 2 * radius and _same_sites(structure, self.structure(row))
-        ]
+        rows = [row for row, _ in group.within(fingerprint, radius)]
+        if not rows:
+            near = [row for row, distance in group.nearest(fingerprint, 3) if distance < 2 * radius]
+            rows = [row for row in near if _same_sites(structure, self.structure(row))]
         return max((self._per_prototype[self._merged_labels[row]] for row in rows), default=0)
 
     def framework_count(
@@ -251,13 +247,11 @@ class ReferenceIndex:
         found = self._per_framework[prototype.framework_label]
         if found:
             return found
-        frameworks: dict[str, int] = {}
-        for row, distance in self._all.nearest(fingerprint, _NEIGHBOURS):
-            if distance < radius:
-                frameworks.setdefault(self._framework_labels[row], row)
-        for label, row in list(frameworks.items())[:20]:
-            if _same_framework(structure, self.structure(row)):
-                return self._per_framework[label]
+        near = [row for row, _ in self._all.within(fingerprint, radius)]
+        firsts = np.unique(self._framework_codes[near], return_index=True)[1]
+        for place in np.sort(firsts)[:20]:
+            if _same_framework(structure, self.structure(near[place])):
+                return self._per_framework[self._framework_labels[near[place]]]
         return 0
 
     def structure(self, row: int) -> Structure:

@@ -24,12 +24,13 @@ from pydantic.fields import FieldInfo
 from materium_rl.errors import ConfigError, RewardError
 from materium_rl.rewards.base import Reward
 from materium_rl.rewards.expression import FIRST_OPTION
-from materium_rl.rewards.external_function import reward_from_function
+from materium_rl.rewards.external_function import refuse_reserved, reward_from_function
 
 GROUP = "materium_rl.rewards"
 
 _FROM_FILES: dict[str, type[Reward]] = {}
 _MODULES: dict[Path, ModuleType] = {}
+_DIGESTS: dict[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +166,11 @@ def load_plugin(path: str | Path) -> list[str]:
     return list(classes)
 
 
+def plugin_digest(module_name: str) -> str | None:
+    """SHA-256 of a plugin file as it was when it was imported; None for other modules."""
+    return _DIGESTS.get(module_name)
+
+
 def unknown(kind: str, name: str, known: list[str]) -> str:
     """Say that ``name`` is unknown, with close matches and the full list."""
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
@@ -258,6 +264,7 @@ def _checked(value: object, where: str) -> type[Reward]:
         missing.insert(0, "name")
     if missing:
         raise RewardError(f"{where} lacks {', '.join(missing)}")
+    refuse_reserved(options_of(value), where)
     return value
 
 
@@ -273,6 +280,7 @@ def _module(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise ConfigError(f"reward file {path} is not a Python file (.py)")
     module = importlib.util.module_from_spec(spec)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
     sys.modules[name] = module  # before it runs: dataclasses and pydantic look the module up
     try:
         spec.loader.exec_module(module)
@@ -281,14 +289,16 @@ def _module(path: Path) -> ModuleType:
         raise RewardError(
             f"reward file {path} cannot be imported: {type(error).__name__}: {error}"
         ) from error
-    _MODULES[path] = module
+    _MODULES[path], _DIGESTS[name] = module, digest
     return module
 
 
 def _problem(reward: type[Reward], item: Any) -> str:
-    option = ".".join(map(str, item["loc"])) or "options"
+    option = ".".join(map(str, item["loc"]))
     if item["type"] == "extra_forbidden":
         return unknown("option", option, list(options_of(reward)))
     if item["type"] == "missing":
         return f"option {option!r} is required"
+    if not item["loc"]:  # the options contradict each other, or more are needed
+        return str(item["msg"]).removeprefix("Value error, ")
     return f"option {option!r} = {item['input']!r}: {item['msg']}"

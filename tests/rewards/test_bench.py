@@ -20,26 +20,19 @@ from materium_rl.structures import structures_match
 
 MISTAKES = Path(__file__).parent / "plugins" / "peer_mistakes.py"
 EXAMPLE = Path(__file__).parents[2] / "examples" / "packing_fraction.py"
-RUTILE = Path(__file__).parent / "plugins" / "rutile.cif"
 OPTIONS: dict[str, dict[str, object]] = {
     "external": {"command": shlex.join([sys.executable, str(EXAMPLE)])},
     "displacement": {"steps": 1},
     "composition": {"required": "O"},
     "composition_similarity": {"target": "TiO2"},
-    "structure_similarity": {"target": str(RUTILE)},
+    "structure_similarity": {"target": str(MISTAKES.parent / "rutile.cif")},
 }
 """For rewards that need some, or are slow without."""
 WITHOUT_A_MODEL = {"matgl"}
 """Rewards whose model is the user's; nothing can be checked without one."""
 POTENTIALS = {
-    "stability",
-    "formation_energy",
-    "magnetic_density",
-    "energy_per_atom",
-    "force",
-    "stress",
-    "displacement",
-}
+    "stability", "formation_energy", "energy_per_atom", "magnetic_density", "force", "stress", "displacement"
+}  # fmt: skip
 """Rewards that are slow enough for fewer cases."""
 FEW_CASES = (
     "options", "known crystals", "company", "curve", "supercell", "oxidation states", "1 % strain",

@@ -16,6 +16,8 @@ from materium_rl.rewards.base import Failure, Invalid, Measurement, Result, Rewa
 
 BUILT_IN = {p.name for p in entry_points(group=registry.GROUP) if p.value.startswith("materium_rl.")}
 BATCH_SCOPE = {"uniqueness"}
+FOREIGN = {"external", "matgl"}
+"""What these do is up to a program, or a model of the user's."""
 SALT, RUTILE = rock_salt(), rutile()
 PEROVSKITE = Structure(
     Lattice.cubic(3.905),
@@ -28,22 +30,54 @@ EDGES = [[4, 0, 0], [0, 4, 0], [0, 0, 4]]
 # What a network, a potential or a table has no number for; the others see places, volumes or names only.
 NO_DATA = {
     "Lr": {
-        "abundance", "bandgap", "bulk_modulus", "energy_per_atom", "formation_energy", "hhi",
-        "magnetic_density", "shear_modulus", "smact_validity", "stability",
+        "abundance",
+        "bandgap",
+        "bulk_modulus",
+        "displacement",
+        "energy_per_atom",
+        "force",
+        "formation_energy",
+        "hhi",
+        "magnetic_density",
+        "shear_modulus",
+        "smact_validity",
+        "stability",
+        "stress",
     },
+    # Far below the hull: an error of the potential, which has seen no compound of neon.
     "Ne": {
-        "bandgap", "bulk_modulus", "charge_neutrality", "hhi", "shear_modulus", "smact_validity",
-        "stability",  # CHGNet puts it far below the hull
+        "bandgap",
+        "bulk_modulus",
+        "charge_neutrality",
+        "hhi",
+        "shear_modulus",
+        "smact_validity",
+        "stability",
     },
     "X": {
-        "abundance", "bandgap", "bulk_modulus", "charge_neutrality", "composition", "composition_similarity",
-        "density", "energy_per_atom", "formation_energy", "hhi", "magnetic_density", "n_elements",
-        "shear_modulus", "smact_validity", "stability",
+        "abundance",
+        "bandgap",
+        "bulk_modulus",
+        "charge_neutrality",
+        "composition",
+        "composition_similarity",
+        "density",
+        "displacement",
+        "energy_per_atom",
+        "force",
+        "formation_energy",
+        "hhi",
+        "magnetic_density",
+        "n_elements",
+        "shear_modulus",
+        "smact_validity",
+        "stability",
+        "stress",
     },
-}  # fmt: skip
+}
 
 
-@pytest.fixture(scope="module", params=sorted(BUILT_IN - BATCH_SCOPE))
+@pytest.fixture(scope="module", params=sorted(BUILT_IN - BATCH_SCOPE - FOREIGN))
 def reward(request, tmp_path_factory: pytest.TempPathFactory) -> Reward:
     """One reward with its defaults, or with as little as it must be told."""
     target: Path = tmp_path_factory.mktemp("target") / "rutile.cif"
@@ -93,7 +127,9 @@ def test_disguises_make_no_difference(reward: Reward) -> None:
     for crystal in (SALT, RUTILE, PEROVSKITE):
         plain, *others = reward.measure([crystal, *disguises(crystal)])
         assert isinstance(plain, Measurement)
-        assert [other.value for other in others] == pytest.approx([plain.value] * 4, rel=2e-4, abs=2e-4)
+        # A relaxation ends somewhere below its force limit, in another cell elsewhere.
+        tolerance = 0.02 if reward.name == "displacement" else 2e-4
+        assert [other.value for other in others] == pytest.approx([plain.value] * 4, rel=2e-4, abs=tolerance)
 
 
 @pytest.mark.parametrize("symbol", NO_DATA)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,15 +24,16 @@ FAULTS = Path(__file__).parent / "plugins" / "faults.py"
 SLOW = f'"{FAULTS}:slow"'
 SLEEP = f"4322.{os.getpid()}"
 """Seconds that a left-behind process sleeps: tells it from those of other tests."""
-INTERRUPTED = """
+DRIVER = """
 import sys
 from pymatgen.core import Lattice, Structure
 from materium_rl.rewards.scoring import Scorer
-expression, address = sys.argv[1:]
-batch = [Structure(Lattice.cubic(a), ["Fe"], [[0, 0, 0]]) for a in (4.11, 4.06)]
+expression, address, out, *lengths = sys.argv[1:]
+batch = [Structure(Lattice.cubic(float(a)), ["Fe"], [[0, 0, 0]]) for a in lengths]
 try:
-    with Scorer(expression, gates=(), shared=(), workers=2, chunk_size=1, ray_address=address) as scorer:
-        scorer.score(batch, lambda *done: print(*done, flush=True))
+    with Scorer(expression, gates=(), workers=2, chunk_size=1, ray_address=address) as scorer:
+        table = scorer.score(batch, lambda *done: print(*done, flush=True))
+    table.to_frame().to_csv(out)
 except KeyboardInterrupt:
     print("interrupted", flush=True)
 """
@@ -40,8 +43,8 @@ class Nodes(NamedTuple):
     """Address and ``ray start`` processes of a cluster."""
 
     address: str
-    head: subprocess.Popen[bytes]
-    second: subprocess.Popen[bytes]
+    head: subprocess.Popen[str]
+    second: subprocess.Popen[str]
 
     def workers(self) -> list[int]:
         """Process ids of the workers, those of the second node last."""
@@ -54,30 +57,38 @@ def nodes() -> Iterator[Nodes]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    head = _node("--head", f"--port={address.split(':')[1]}", "--include-dashboard=false")
-    second = _node(f"--address={address}")
-    yield Nodes(address, head, second)
-    _kill(second)
-    _kill(head)
+    with ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        head = _start("--head", f"--port={address.split(':')[1]}", "--include-dashboard=false")
+        stack.callback(_kill, head)
+        _await_start(head)
+        second = _start(f"--address={address}")
+        stack.callback(_kill, second)
+        _await_start(second)
+        yield Nodes(address, head, second)
 
 
-def _node(*arguments: str) -> subprocess.Popen[bytes]:
+def _start(*arguments: str) -> subprocess.Popen[str]:
     options = ["--node-ip-address=127.0.0.1", "--num-cpus=1", "--object-store-memory=100000000"]
-    ray = Path(sys.executable).with_name("ray")
-    command = [str(ray)] if ray.is_file() else [sys.executable, "-m", "ray.scripts.scripts"]
-    process = subprocess.Popen(
-        [*command, "start", *options, "--block", "--disable-usage-stats", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
+    return subprocess.Popen(
+        [*command, *options, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if b"Ray runtime started" in line:
-            return process
-    raise AssertionError("the node did not start")
 
 
-def _kill(node: subprocess.Popen[bytes]) -> None:
+def _await_start(node: subprocess.Popen[str]) -> None:
+    assert node.stdout is not None
+    said = []
+    for line in node.stdout:
+        said.append(line)
+        if "Ray runtime started" in line:
+            return
+    raise AssertionError("the node did not start: " + "".join(said))
+
+
+def _kill(node: subprocess.Popen[str]) -> None:
     if node.poll() is None:
         for process in [*psutil.Process(node.pid).children(recursive=True), psutil.Process(node.pid)]:
             if process.is_running():
@@ -85,17 +96,16 @@ def _kill(node: subprocess.Popen[bytes]) -> None:
         node.wait()
 
 
-def cell(a: float) -> Structure:
-    return Structure(Lattice.cubic(a), ["Fe", "Fe"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+def driver(expression: str, nodes: Nodes, out: Path, lengths: Sequence[float]) -> subprocess.Popen[str]:
+    """A process that scores on the cluster, one structure at a time, and says how far it is."""
+    arguments = [expression, nodes.address, str(out), *map(str, lengths)]
+    return subprocess.Popen([sys.executable, "-c", DRIVER, *arguments], stdout=subprocess.PIPE, text=True)
 
 
-def test_ctrl_c_ends_workers_and_their_children(nodes: Nodes) -> None:
-    expression = (
-        f'"{FAULTS}:EveryFault"(sleep="{SLEEP}")'  # one structure leaves a child behind, the other hangs
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTED, expression, nodes.address], stdout=subprocess.PIPE, text=True
-    )
+def test_ctrl_c_ends_workers_and_their_children(nodes: Nodes, tmp_path: Path) -> None:
+    # one structure leaves a child behind, the other hangs
+    expression = f'"{FAULTS}:EveryFault"(sleep="{SLEEP}")'
+    process = driver(expression, nodes, tmp_path / "table.csv", (4.11, 4.06))
     assert process.stdout is not None
     assert process.stdout.readline() == "1 2\n"
     assert _sleepers()
@@ -111,27 +121,27 @@ def test_ctrl_c_ends_workers_and_their_children(nodes: Nodes) -> None:
     assert not nodes.workers()
 
 
-def test_a_lost_node_costs_nothing(nodes: Nodes) -> None:
-    batch = [cell(3.0 + 0.001 * i) for i in range(240)]
+def test_a_lost_node_costs_nothing(nodes: Nodes, tmp_path: Path) -> None:
+    lengths = [round(3.0 + 0.001 * i, 3) for i in range(240)]
+    process = driver(SLOW, nodes, tmp_path / "table.csv", lengths)
+    assert process.stdout is not None
     lost: list[int] = []
-
-    def lose(done: int, total: int) -> None:
-        if not lost and 3 * done > total:
-            lost.extend(_workers(nodes.second))
+    for line in process.stdout:
+        if not lost and int(line.split()[0]) > 80:
+            lost = _workers(nodes.second)
             _kill(nodes.second)
-
-    with Scorer(SLOW, gates=("validity",), workers=2, ray_address=nodes.address) as scorer:
-        table = scorer.score(batch, lose)
+    assert process.wait() == 0
     assert len(lost) == 1
-    inline = Scorer(SLOW, gates=("validity",)).score(batch)
-    assert table.to_frame().to_csv() == inline.to_frame().to_csv()
+    batch = [Structure(Lattice.cubic(a), ["Fe"], [[0, 0, 0]]) for a in lengths]
+    inline = Scorer(SLOW, gates=(), chunk_size=1).score(batch)
+    assert (tmp_path / "table.csv").read_text() == inline.to_frame().to_csv()
 
 
 def _sleepers() -> list[psutil.Process]:
     return [p for p in psutil.process_iter(["cmdline"]) if SLEEP in (p.info["cmdline"] or [])]
 
 
-def _workers(node: subprocess.Popen[bytes]) -> list[int]:
+def _workers(node: subprocess.Popen[str]) -> list[int]:
     if node.poll() is not None:
         return []
     family = psutil.Process(node.pid).children(recursive=True)

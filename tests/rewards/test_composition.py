@@ -10,6 +10,8 @@ from materium_rl.errors import ConfigError
 from materium_rl.rewards import registry
 from materium_rl.rewards.base import Failure, Measurement
 from materium_rl.rewards.composition import CompositionMatch
+from materium_rl.rewards.describe import describe
+from materium_rl.rewards.expression import Term
 
 
 def of(formula: str) -> Structure:
@@ -70,6 +72,14 @@ def test_all_or_nothing():
 def test_what_cannot_be_met_is_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         registry.create("composition", options)
+
+
+def test_shown_without_a_constraint_too():
+    assert "score: depends on the options (reward 'composition': no constraint" in describe(
+        Term("composition")
+    )
+    with pytest.raises(ConfigError, match="not an element"):
+        describe(Term("composition", {"required": "Oxygen"}))
 
 
 def test_what_is_no_element_is_a_failure():

@@ -59,6 +59,8 @@ def _maker(target: str, plugins: Sequence[str]) -> Any:
     for path in plugins:
         registry.load_plugin(path)
     term = parse_one(target)
+    if term.curve is not None or term.risk:
+        raise ConfigError("the bench checks a reward with its own curve; leave out curve and risk")
 
     def make() -> Reward:
         return registry.create(term.name, term.options)

@@ -133,10 +133,9 @@ class Potential(ABC):
         """Why the potential must not see this cell, if so."""
         if len(cell.numbers) == 0:
             return Invalid("the structure has no sites")
-        heaviest = int(cell.numbers.max())
-        if heaviest > self.heaviest:
+        if unknown := {int(z) for z in cell.numbers if not 1 <= z <= self.heaviest}:
             return Failure(
-                f"{self.name} knows no element of atomic number {heaviest} (up to {self.heaviest})"
+                f"{self.name} knows no element of atomic number {max(unknown)} (1 to {self.heaviest})"
             )
         return unphysical(cell)
 
