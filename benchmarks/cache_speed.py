@@ -25,7 +25,7 @@ from pymatgen.core import Structure
 from materium_rl.config import RewardConfig
 from materium_rl.policies.loading import load_policy
 from materium_rl.policies.sampling import sample_many
-from materium_rl.rewards.cache import FILE
+from materium_rl.rewards.execution.cache import FILE
 from materium_rl.rewards.scoring import Scorer
 
 

@@ -29,9 +29,9 @@ from pymatgen.core import Structure
 
 from materium_rl.policies.loading import load_policy
 from materium_rl.policies.sampling import sample_many
+from materium_rl.rewards.execution.measuring import Measurer, Plan, Sample
+from materium_rl.rewards.execution.workers import RayBackend
 from materium_rl.rewards.expression import parse
-from materium_rl.rewards.measuring import Measurer, Plan, Sample
-from materium_rl.rewards.workers import RayBackend
 from materium_rl.structures import strip_oxidation_states
 
 CHUNK = 16

@@ -34,7 +34,7 @@ from materium_rl.policies.modeling import CrystalForCausalLM
 from materium_rl.policies.sampling import sample_many
 from materium_rl.processes import Processes
 from materium_rl.rewards.base import Invalid
-from materium_rl.rewards.validity import Validity
+from materium_rl.rewards.catalogue.validity import Validity
 from materium_rl.runs import RunFolder
 from materium_rl.tokenizer import CrystalCodec
 

@@ -46,11 +46,11 @@ from materium_rl.policies.loading import Policy, load_policy
 from materium_rl.policies.sampling import sample_many
 from materium_rl.resources import bundled_policies
 from materium_rl.rewards import registry
-from materium_rl.rewards.bandgap import BandGap
 from materium_rl.rewards.base import Invalid
-from materium_rl.rewards.batches import Progress
+from materium_rl.rewards.catalogue.bandgap import BandGap
+from materium_rl.rewards.execution.batches import Progress
+from materium_rl.rewards.execution.progress import scoring_bar
 from materium_rl.rewards.expression import Term, format_expression, parse
-from materium_rl.rewards.progress import scoring_bar
 from materium_rl.rewards.references import ReferenceIndex
 from materium_rl.rewards.scoring import Scorer
 from materium_rl.runs import COMPARISON

@@ -20,7 +20,7 @@ from materium_rl.evaluation.filters import column_of, condition, sort_key
 from materium_rl.evaluation.provenance import Entry, properties_of
 from materium_rl.evaluation.sources import CIF, FORMULA, Samples, read_samples
 from materium_rl.evaluation.table import make_console
-from materium_rl.rewards.novelty import Tier
+from materium_rl.rewards.catalogue.novelty import Tier
 from materium_rl.structures import structures_match
 
 Level = Literal["structure", "prototype", "framework"]

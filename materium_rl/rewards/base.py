@@ -74,8 +74,8 @@ class Reward(BaseModel):
     ``requires`` names shared work (see ``rewards.shared``) that is computed once per structure.
     ``version`` counts what the values depend on and neither the options nor the source of the reward show,
     such as the weights of a model or an external program: raise it, and the cache of measurements
-    (``rewards.cache``) holds nothing of the older one. ``cacheable`` is off where equal structures may
-    get different values.
+    (``rewards.execution.cache``) holds nothing of the older one. ``cacheable`` is off where equal
+    structures may get different values.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

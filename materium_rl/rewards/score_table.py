@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from materium_rl.rewards.base import Outcome
-from materium_rl.rewards.measuring import RESERVED_COLUMNS
+from materium_rl.rewards.execution.measuring import RESERVED_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd

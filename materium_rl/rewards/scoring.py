@@ -23,16 +23,16 @@ from typing import TYPE_CHECKING, Any, Self
 from materium_rl.errors import ConfigError, RewardError
 from materium_rl.rewards import registry
 from materium_rl.rewards.aggregation import AGGREGATIONS, Aggregation, contributions, gate_of, reward_of
-from materium_rl.rewards.backends import Backend, InlineBackend
 from materium_rl.rewards.base import Failure, Invalid, Measurement, Outcome, Result, Reward
-from materium_rl.rewards.batches import Progress
-from materium_rl.rewards.cache import GIGABYTE, CacheSettings
+from materium_rl.rewards.execution.backends import Backend, InlineBackend
+from materium_rl.rewards.execution.batches import Progress
+from materium_rl.rewards.execution.cache import GIGABYTE, CacheSettings
+from materium_rl.rewards.execution.measuring import Plan, Sample, call, import_provider, load_reward
+from materium_rl.rewards.execution.workers import RayBackend
 from materium_rl.rewards.expression import Term, format_expression, parse
-from materium_rl.rewards.measuring import Plan, Sample, call, import_provider, load_reward
 from materium_rl.rewards.score_table import SKIPPED, ScoredSample, ScoreTable, TermScore
 from materium_rl.rewards.shared import sharing
 from materium_rl.rewards.term_scores import TermScorer
-from materium_rl.rewards.workers import RayBackend
 from materium_rl.structures import strip_oxidation_states
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Scorer:
             rewards. ``prototype`` also fills the label columns.
         max_failed: Stop when more than this share of a batch of at least 16 failed.
         ray_address: Ray cluster to join.
-        cache: Folder in which measurements are kept and found again (``rewards.cache``).
+        cache: Folder in which measurements are kept and found again (``rewards.execution.cache``).
         cache_limit: Size in GB at which the oldest of them make room.
 
     Raises:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-    from materium_rl.rewards.cache import MeasurementCache
+    from materium_rl.rewards.execution.cache import MeasurementCache
 
 BatchFunction = Callable[[Sequence["Structure"]], list[Any]]
 
@@ -120,8 +120,8 @@ def _computed(
     """Results from the disk where they are there, else from the function."""
     if cache is None or stored_as is None:
         return function(structures)
-    from materium_rl.rewards import provenance
-    from materium_rl.rewards.cache import codec_of
+    from materium_rl.rewards.execution import provenance
+    from materium_rl.rewards.execution.cache import codec_of
 
     subject = provenance.of_work(name, function)
     return (

@@ -22,8 +22,8 @@ from materium_rl.evaluation.metrics import DEFINITIONS, Figure
 from materium_rl.evaluation.sources import read_samples
 from materium_rl.evaluation.table import format_ratio, markdown_table, verdict
 from materium_rl.policies.loading import build_model, save_policy
-from materium_rl.rewards.bandgap import BandGap
 from materium_rl.rewards.base import Invalid
+from materium_rl.rewards.catalogue.bandgap import BandGap
 from materium_rl.rewards.scoring import Scorer
 from materium_rl.structure_files import read_structures
 from materium_rl.tokenizer import TokenizerSettings

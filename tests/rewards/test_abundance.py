@@ -7,8 +7,8 @@ from math import log10
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from materium_rl.rewards.abundance import Abundance
 from materium_rl.rewards.base import Failure
+from materium_rl.rewards.catalogue.abundance import Abundance
 
 
 def of(*symbols: str) -> Structure:

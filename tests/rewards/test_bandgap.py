@@ -15,8 +15,8 @@ import torch
 from pydantic import ValidationError
 from pymatgen.core import Lattice, Structure
 
-from materium_rl.rewards.bandgap import BandGap
 from materium_rl.rewards.base import Failure, Invalid, Measurement
+from materium_rl.rewards.catalogue.bandgap import BandGap
 from materium_rl.rewards.megnet import ShiftedSoftplus, Update, hard_sigmoid
 from materium_rl.rewards.megnet_ensemble import prepare
 from materium_rl.rewards.shaping import TargetWindow
@@ -252,7 +252,7 @@ def test_activations_are_those_of_keras():
 
 
 def test_import_stays_light():
-    code = "import sys, materium_rl.rewards.bandgap; sys.exit('torch' in sys.modules)"
+    code = "import sys, materium_rl.rewards.catalogue.bandgap; sys.exit('torch' in sys.modules)"
     root = Path(__file__).resolve().parents[2]
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
 

@@ -23,10 +23,10 @@ from typer.testing import CliRunner
 
 from materium_rl.cli import app
 from materium_rl.errors import ConfigError
-from materium_rl.rewards import cache as cache_module
-from materium_rl.rewards import provenance, registry
 from materium_rl.rewards.base import Failure, Invalid, Measurement, Result
-from materium_rl.rewards.cache import (
+from materium_rl.rewards.execution import cache as cache_module
+from materium_rl.rewards.execution import provenance, registry
+from materium_rl.rewards.execution.cache import (
     FILE,
     RESULTS,
     CacheSettings,
@@ -204,7 +204,7 @@ def test_a_measurement_hangs_on_the_source_of_whole_packages(tmp_path: Path, plu
         import sys
         sys.path.insert(0, {str(tmp_path)!r})
         from materium_rl.rewards import registry
-        from materium_rl.rewards.provenance import of_reward, source_digest
+        from materium_rl.rewards.execution.provenance import of_reward, source_digest
         print(source_digest("some_rewards.hard"))
         print(of_reward(registry.create("{plugin}:Edge", {{"model": "some_rewards.hard:make"}})))
         print(of_reward(registry.create("{plugin}:Edge", {{"model": "no_such_package:make"}})))
@@ -386,7 +386,7 @@ WRITER = """
     import json, sys
     from pymatgen.core import Lattice, Structure
     from materium_rl.rewards.base import Measurement
-    from materium_rl.rewards.cache import RESULTS, CacheSettings, MeasurementCache
+    from materium_rl.rewards.execution.cache import RESULTS, CacheSettings, MeasurementCache
 
     folder, mine = sys.argv[1], float(sys.argv[2])
     cells = [Structure(Lattice.cubic(3 + i / 1000), ["Fe"], [[0, 0, 0]]) for i in range(400)]

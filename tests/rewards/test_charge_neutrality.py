@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from pymatgen.core import Composition, Lattice, Structure
 
-from materium_rl.rewards import smact_validity
 from materium_rl.rewards.base import Failure, Measurement
-from materium_rl.rewards.charge_neutrality import ChargeNeutrality, least_charge
-from materium_rl.rewards.smact_validity import SmactValidity
+from materium_rl.rewards.catalogue import smact_validity
+from materium_rl.rewards.catalogue.charge_neutrality import ChargeNeutrality, least_charge
+from materium_rl.rewards.catalogue.smact_validity import SmactValidity
 
 
 def of(formula: str) -> Structure:

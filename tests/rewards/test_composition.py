@@ -9,7 +9,7 @@ from real_structures import rock_salt
 from materium_rl.errors import ConfigError
 from materium_rl.rewards import registry
 from materium_rl.rewards.base import Failure, Measurement
-from materium_rl.rewards.composition import CompositionMatch
+from materium_rl.rewards.catalogue.composition import CompositionMatch
 from materium_rl.rewards.describe import describe
 from materium_rl.rewards.expression import Term
 

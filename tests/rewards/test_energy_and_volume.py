@@ -9,8 +9,8 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from materium_rl.rewards.base import Failure, Invalid
-from materium_rl.rewards.energy_per_atom import EnergyPerAtom
-from materium_rl.rewards.volume_per_atom import VolumePerAtom
+from materium_rl.rewards.catalogue.energy_per_atom import EnergyPerAtom
+from materium_rl.rewards.catalogue.volume_per_atom import VolumePerAtom
 
 IRON = Structure(Lattice.cubic(2.866), ["Fe", "Fe"], [[0] * 3, [0.5] * 3])
 SILICON = Structure.from_spacegroup("Fd-3m", Lattice.cubic(5.431), ["Si"], [[0] * 3])

@@ -9,14 +9,14 @@ from real_structures import rock_salt, rutile
 
 from materium_rl.rewards import relaxation as relaxation_module
 from materium_rl.rewards.base import Failure, Invalid, Measurement
-from materium_rl.rewards.equilibrium import Displacement, Force, Stress
+from materium_rl.rewards.catalogue.equilibrium import Displacement, Force, Stress
+from materium_rl.rewards.catalogue.stability import Stability
+from materium_rl.rewards.execution.measuring import Measurer, Plan
 from materium_rl.rewards.expression import Term
-from materium_rl.rewards.measuring import Measurer, Plan
 from materium_rl.rewards.potentials import chgnet
 from materium_rl.rewards.potentials.catalogue import find_potential
 from materium_rl.rewards.relaxation import relaxation
 from materium_rl.rewards.shared import sharing
-from materium_rl.rewards.stability import Stability
 
 ISOLATED = Structure(Lattice.cubic(7.5), ["Ar"], [[0] * 3])
 BERKELIUM = Structure(Lattice.cubic(4), ["Bk", "O"], [[0] * 3, [0.5] * 3])

@@ -20,7 +20,7 @@ from materium_rl.errors import ConfigError, RewardError
 from materium_rl.rewards import registry
 from materium_rl.rewards.base import Failure, Invalid, Measurement
 from materium_rl.rewards.bench import zoo
-from materium_rl.rewards.external_program import External
+from materium_rl.rewards.catalogue.external_program import External
 from materium_rl.rewards.scoring import Scorer
 
 PROGRAM = Path(__file__).parent / "plugins" / "program.py"

@@ -9,8 +9,8 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from materium_rl.rewards.base import Failure, Invalid, Measurement
+from materium_rl.rewards.catalogue.magnetic_density import MagneticDensity
 from materium_rl.rewards.energies import chgnet_energies, chgnet_predictions
-from materium_rl.rewards.magnetic_density import MagneticDensity
 from materium_rl.rewards.potentials import chgnet
 from materium_rl.rewards.potentials.chgnet import load_chgnet
 from materium_rl.rewards.shared import sharing

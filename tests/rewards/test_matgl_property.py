@@ -11,7 +11,7 @@ from real_structures import rock_salt, rutile
 
 from materium_rl.errors import ConfigError, RewardError
 from materium_rl.rewards.base import Failure, Invalid, Measurement
-from materium_rl.rewards.matgl_property import MatGLProperty
+from materium_rl.rewards.catalogue.matgl_property import MatGLProperty
 from materium_rl.rewards.registry import create
 from materium_rl.rewards.scoring import Scorer
 

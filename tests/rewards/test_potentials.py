@@ -14,12 +14,12 @@ from real_structures import aflow_structures, rock_salt, rutile
 
 from materium_rl.errors import RewardError
 from materium_rl.rewards.base import Failure, Invalid, Measurement
+from materium_rl.rewards.catalogue.stability import Stability
 from materium_rl.rewards.potentials.base import EV_PER_A3, Cell, Potential, Prediction, neighbours
 from materium_rl.rewards.potentials.catalogue import find_potential
 from materium_rl.rewards.potentials.chgnet import load_chgnet
 from materium_rl.rewards.potentials.chgnet_graph import find_bonds, join
 from materium_rl.rewards.potentials.mp_corrections import mp2020_correction
-from materium_rl.rewards.stability import Stability
 
 EMT_PATH = "ase.calculators.emt:EMT"
 COPPER = Structure.from_spacegroup("Fm-3m", Lattice.cubic(3.5), ["Cu"], [[0] * 3])

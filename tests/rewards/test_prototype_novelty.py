@@ -10,7 +10,7 @@ from real_structures import rock_salt, rutile
 from materium_rl.errors import ConfigError
 from materium_rl.rewards import registry
 from materium_rl.rewards.base import Invalid
-from materium_rl.rewards.prototype_novelty import PrototypeNovelty
+from materium_rl.rewards.catalogue.prototype_novelty import PrototypeNovelty
 from materium_rl.rewards.references import ReferenceIndex
 
 SALT = rock_salt()

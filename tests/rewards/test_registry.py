@@ -51,7 +51,7 @@ def _install(folder: Path, distribution: str, entry_points: str) -> None:
 @pytest.fixture
 def distributions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder on the import path with good, broken and quarrelling distributions."""
-    good = "materium_rl.rewards.validity:Validity"
+    good = "materium_rl.rewards.catalogue.validity:Validity"
     group = f"[{registry.GROUP}]\n"
     packages = tmp_path / "packages"
     _install(
@@ -64,7 +64,8 @@ def distributions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     _install(packages, "emca-rewards", f"{group}twice = acme:Sound\nvalidity = acme:Sound\n")
     _install(packages, "torn-rewards", f"{group}no equals sign\n")
     (packages / "acme.py").write_text(
-        "from materium_rl.rewards.density import Density\nfrom materium_rl.rewards.base import Reward\n"
+        "from materium_rl.rewards.catalogue.density import Density\n"
+        "from materium_rl.rewards.base import Reward\n"
         "class Sound(Density):\n    name = 'sound'\nclass Nameless(Reward):\n    pass\n"
     )
     (packages / "acme_exits.py").write_text("raise SystemExit('no licence')\n")

@@ -80,7 +80,8 @@ def test_a_provider_knows_what_else_will_be_needed(length: BatchFunction) -> Non
 
 def test_built_in_shared_work_is_found_by_name() -> None:
     names = ("chgnet", "chgnet_forces", "energy", "fingerprint", "prototype", "symmetry")
-    code = f"from materium_rl.rewards.measuring import import_provider\nfor n in {names}: import_provider(n)"
+    module = "materium_rl.rewards.execution.measuring"
+    code = f"from {module} import import_provider\nfor n in {names}: import_provider(n)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

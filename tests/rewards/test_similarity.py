@@ -11,8 +11,8 @@ from real_structures import rock_salt, rutile
 from materium_rl.errors import ConfigError, RewardError
 from materium_rl.rewards import registry
 from materium_rl.rewards.base import Failure, Invalid
-from materium_rl.rewards.composition_similarity import CompositionSimilarity
-from materium_rl.rewards.structure_similarity import StructureSimilarity
+from materium_rl.rewards.catalogue.composition_similarity import CompositionSimilarity
+from materium_rl.rewards.catalogue.structure_similarity import StructureSimilarity
 
 SALT = rock_salt()
 

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from pymatgen.core import Lattice, Structure
 
 from materium_rl.rewards.base import Failure, Invalid, Measurement
-from materium_rl.rewards.space_group import FIRST_AND_LAST, SpaceGroup
+from materium_rl.rewards.catalogue.space_group import FIRST_AND_LAST, SpaceGroup
 
 CRYSTALS = {
     225: Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.69), ["Na", "Cl"], [[0] * 3, [0.5] * 3]),

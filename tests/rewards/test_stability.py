@@ -12,8 +12,9 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from materium_rl.errors import ConfigError
-from materium_rl.rewards import stability as stability_module
 from materium_rl.rewards.base import Failure, Invalid, Measurement
+from materium_rl.rewards.catalogue import stability as stability_module
+from materium_rl.rewards.catalogue.stability import Stability
 from materium_rl.rewards.energies import chgnet_energies
 from materium_rl.rewards.hull import load_hull
 from materium_rl.rewards.potentials import chgnet
@@ -22,7 +23,6 @@ from materium_rl.rewards.potentials.chgnet_graph import Graph
 from materium_rl.rewards.registry import create
 from materium_rl.rewards.relaxation import relaxation
 from materium_rl.rewards.shared import sharing
-from materium_rl.rewards.stability import Stability
 
 SILICON = Structure.from_spacegroup("Fd-3m", Lattice.cubic(5.47), ["Si"], [[0, 0, 0]])
 SALT = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.69), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])

@@ -10,13 +10,13 @@ from real_structures import rock_salt, rutile
 
 from materium_rl.rewards import symmetry
 from materium_rl.rewards.base import Failure, Measurement
-from materium_rl.rewards.counts import NumberOfElements, NumberOfSites
-from materium_rl.rewards.crystal_system import CrystalSystemRank
+from materium_rl.rewards.catalogue.counts import NumberOfElements, NumberOfSites
+from materium_rl.rewards.catalogue.crystal_system import CrystalSystemRank
+from materium_rl.rewards.catalogue.space_group import SpaceGroup
+from materium_rl.rewards.catalogue.symmetry_order import SymmetryOrder
 from materium_rl.rewards.prototypes import prototypes
 from materium_rl.rewards.shared import sharing
-from materium_rl.rewards.space_group import SpaceGroup
 from materium_rl.rewards.symmetry import point_group_order
-from materium_rl.rewards.symmetry_order import SymmetryOrder
 
 COBALT = Structure.from_spacegroup("P6_3/mmc", Lattice.hexagonal(2.51, 4.07), ["Co"], [[1 / 3, 2 / 3, 0.25]])
 CORUNDUM = Structure.from_spacegroup(

@@ -11,7 +11,7 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from materium_rl.rewards.base import Invalid, Measurement, Result
-from materium_rl.rewards.validity import Validity, widest_gap
+from materium_rl.rewards.catalogue.validity import Validity, widest_gap
 
 NACL = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
 GRAPHITE = Structure.from_spacegroup(

@@ -28,7 +28,7 @@ def ray_session() -> Iterator[Any]:
     """One Ray instance for the module; the backends find it running and leave it alone."""
     import ray
 
-    from materium_rl.rewards.workers import connect
+    from materium_rl.rewards.execution.workers import connect
 
     connect(None, 2)
     yield ray

@@ -21,8 +21,8 @@ from pydantic import ConfigDict, ValidationError
 from materium_rl.rewards.base import Failure, Invalid, Measurement, Result, Reward
 from materium_rl.rewards.bench import zoo
 from materium_rl.rewards.bench.subject import Answer, Case, Subject, Verdict, is_breach, shortened
+from materium_rl.rewards.execution.measuring import call
 from materium_rl.rewards.external_function import FunctionReward
-from materium_rl.rewards.measuring import call
 from materium_rl.rewards.shaping import Identity, Shaping
 
 if TYPE_CHECKING:

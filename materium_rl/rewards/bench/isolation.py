@@ -14,7 +14,7 @@ from typing import Any
 from materium_rl.errors import ConfigError
 from materium_rl.rewards.bench.report import CASES, Report
 from materium_rl.rewards.bench.subject import TOLERANCE, Finding, Verdict
-from materium_rl.rewards.line_process import LineProcess
+from materium_rl.rewards.execution.line_process import LineProcess
 
 LOAD_TIMEOUT = 600.0
 """Seconds for starting Python and loading the reward."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from materium_rl.rewards.base import Failure, Invalid, Measurement, Result, Reward
 from materium_rl.rewards.bench import zoo
-from materium_rl.rewards.measuring import call, load_reward
+from materium_rl.rewards.execution.measuring import call, load_reward
 from materium_rl.rewards.shared import sharing
 
 if TYPE_CHECKING:

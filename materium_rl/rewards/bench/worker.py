@@ -18,8 +18,8 @@ from materium_rl.rewards.bench import zoo
 from materium_rl.rewards.bench.contract_cases import Sabotaged
 from materium_rl.rewards.bench.report import run_case
 from materium_rl.rewards.bench.subject import Subject
+from materium_rl.rewards.execution.measuring import call
 from materium_rl.rewards.expression import parse_one
-from materium_rl.rewards.measuring import call
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,7 +5,7 @@ corrections; its weights come with the chgnet package.
 
 Measured against the ground states of 86 elements, CHGNet lies 0.03 eV/atom too high in the median and
 more than 0.1 for Si, Fe, Ti, Cr, B, Mo, W, Ge, Sn, Ru and U: elemental crystals look less stable than
-they are. Compounds are far better (see ``rewards.stability``).
+they are. Compounds are far better (see ``rewards.catalogue.stability``).
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from materium_rl.errors import RewardError
 from materium_rl.rewards.base import Failure
-from materium_rl.rewards.measuring import Part, Sample
+from materium_rl.rewards.execution.measuring import Part, Sample
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure

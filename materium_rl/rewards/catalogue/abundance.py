@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from materium_rl.rewards.base import Failure, Measurement, Result
+from materium_rl.rewards.catalogue.targeted import TargetedReward
 from materium_rl.rewards.elements import element_amounts
 from materium_rl.rewards.shaping import Shaping, SoftStep
-from materium_rl.rewards.targeted import TargetedReward
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure

@@ -10,9 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from materium_rl.errors import MateriumError
-from materium_rl.rewards import guardian
-from materium_rl.rewards.measuring import Measurer, Part, Plan, Sample
-from materium_rl.rewards.packing import PackedStructures, unpack
+from materium_rl.rewards.execution import guardian
+from materium_rl.rewards.execution.measuring import Measurer, Part, Plan, Sample
+from materium_rl.rewards.execution.packing import PackedStructures, unpack
 
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from materium_rl.rewards.base import Invalid, Measurement, Result, Reward
-from materium_rl.rewards.charge_neutrality import least_charge
+from materium_rl.rewards.catalogue.charge_neutrality import least_charge
 from materium_rl.rewards.shaping import Identity
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from pydantic import Field, PrivateAttr, field_validator
 
 from materium_rl.resources import training_index
 from materium_rl.rewards.base import Invalid, Measurement, Result, Reward
+from materium_rl.rewards.catalogue.validity import Validity
 from materium_rl.rewards.fingerprint import Fingerprint, fingerprints
 from materium_rl.rewards.prototypes import Prototype, prototypes
 from materium_rl.rewards.references import ReferenceIndex
 from materium_rl.rewards.shaping import Identity
-from materium_rl.rewards.validity import Validity
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure

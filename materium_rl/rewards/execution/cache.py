@@ -2,7 +2,7 @@
 
 One SQLite file in a folder: key -> result as JSON. The key is a digest of what is measured (lattice,
 species and coordinates, to the bit), of the reward with its options, and of the code, data and library
-versions behind it (``rewards.provenance``). So nothing in it can be out of date: what has changed has
+versions behind it (``provenance``). So nothing in it can be out of date: what has changed has
 another key. Results that are ok or invalid are stored, failures never.
 
 The cache may only save time. Whatever is wrong with it, a full disk, a damaged file, a lock that is not

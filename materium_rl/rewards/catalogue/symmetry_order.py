@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from materium_rl.rewards.base import Measurement, Result
+from materium_rl.rewards.catalogue.targeted import TargetedReward
 from materium_rl.rewards.shaping import Shaping, SoftStep
 from materium_rl.rewards.symmetry import Symmetry, point_group_order, symmetries
-from materium_rl.rewards.targeted import TargetedReward
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure

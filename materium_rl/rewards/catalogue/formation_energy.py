@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from materium_rl.rewards.base import Failure, Invalid, Measurement, Result
+from materium_rl.rewards.catalogue.targeted import TargetedReward
 from materium_rl.rewards.energies import chgnet_energies
 from materium_rl.rewards.hull import MissingReferenceError, load_hull
 from materium_rl.rewards.potentials.catalogue import find_potential
 from materium_rl.rewards.shaping import Shaping, SoftStep
-from materium_rl.rewards.targeted import TargetedReward
 
 if TYPE_CHECKING:
     from pymatgen.core import Composition, Structure

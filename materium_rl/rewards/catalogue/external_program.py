@@ -14,8 +14,8 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from materium_rl.errors import RewardError
 from materium_rl.rewards.base import Failure, Invalid, Measurement, Result, Reward
-from materium_rl.rewards.line_process import LineProcess
-from materium_rl.rewards.measuring import checked
+from materium_rl.rewards.execution.line_process import LineProcess
+from materium_rl.rewards.execution.measuring import checked
 from materium_rl.rewards.shaping import Identity, Shaping, TargetWindow
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import numpy as np
 from pydantic import Field, PrivateAttr
 
 from materium_rl.rewards.base import Failure, Measurement, Result
+from materium_rl.rewards.catalogue.targeted import TargetedReward
 from materium_rl.rewards.shaping import Shaping, SoftStep
-from materium_rl.rewards.targeted import TargetedReward
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure

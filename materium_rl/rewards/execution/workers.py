@@ -16,12 +16,12 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from materium_rl.errors import RewardError
-from materium_rl.rewards.backends import Backend, out_of_memory, over_time
 from materium_rl.rewards.base import Failure
-from materium_rl.rewards.batches import Batch, Progress, Task
-from materium_rl.rewards.measuring import Measurer, Part, Plan, Sample
-from materium_rl.rewards.packing import pack
-from materium_rl.rewards.worker_process import ENVIRONMENT, Worker
+from materium_rl.rewards.execution.backends import Backend, out_of_memory, over_time
+from materium_rl.rewards.execution.batches import Batch, Progress, Task
+from materium_rl.rewards.execution.measuring import Measurer, Part, Plan, Sample
+from materium_rl.rewards.execution.packing import pack
+from materium_rl.rewards.execution.worker_process import ENVIRONMENT, Worker
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure

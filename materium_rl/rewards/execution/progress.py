@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from materium_rl.rewards.batches import Progress as Told
+from materium_rl.rewards.execution.batches import Progress as Told
 
 
 @contextmanager

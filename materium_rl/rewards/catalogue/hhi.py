@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from materium_rl.rewards.base import Failure, Invalid, Measurement, Result
+from materium_rl.rewards.catalogue.targeted import TargetedReward
 from materium_rl.rewards.shaping import Shaping, SoftDecay
-from materium_rl.rewards.targeted import TargetedReward
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure

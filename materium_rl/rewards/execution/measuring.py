@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from materium_rl.errors import MateriumError, RewardError
-from materium_rl.rewards import provenance, registry, shared
+from materium_rl.rewards import registry, shared
 from materium_rl.rewards.base import Failure, Invalid, Measurement, Result, Reward
-from materium_rl.rewards.cache import RESULTS, CacheSettings, MeasurementCache
+from materium_rl.rewards.execution import provenance
+from materium_rl.rewards.execution.cache import RESULTS, CacheSettings, MeasurementCache
 from materium_rl.rewards.expression import Term
 
 if TYPE_CHECKING:

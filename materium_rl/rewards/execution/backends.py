@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
-from materium_rl.rewards.batches import Batch, Progress
-from materium_rl.rewards.measuring import Measurer, Plan, Sample
+from materium_rl.rewards.execution.batches import Batch, Progress
+from materium_rl.rewards.execution.measuring import Measurer, Plan, Sample
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
