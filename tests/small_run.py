@@ -69,7 +69,7 @@ def sample(
         "framework": framework,
         "space_group_number": 225,
     }
-    return ScoredSample(index, outcome, "", reward, terms, labels, {}), structure
+    return ScoredSample(index, outcome, "", reward, 1.0, terms, labels, {}), structure
 
 
 STEPS = {
