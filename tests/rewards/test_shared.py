@@ -87,11 +87,11 @@ def test_built_in_shared_work_is_found_by_name() -> None:
 
 def test_every_term_and_gate_shares_one_run_of_each_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks in the workers' code, and the batch-scope rewards of the main process after them."""
-    from materium_rl.rewards import fingerprint, prototypes
+    from materium_rl.rewards import fingerprint, prototypes, symmetry
     from materium_rl.rewards.potentials.catalogue import find_potential
     from materium_rl.rewards.scoring import Scorer
 
-    done: dict[str, list[Structure]] = {"chgnet": [], "prototype": [], "fingerprint": []}
+    done: dict[str, list[Structure]] = {"chgnet": [], "prototype": [], "fingerprint": [], "symmetry": []}
     chgnet = type(find_potential("chgnet"))
     predict = chgnet.predict
 
@@ -101,13 +101,14 @@ def test_every_term_and_gate_shares_one_run_of_each_work(monkeypatch: pytest.Mon
 
     def counted(module: Any, function: str, work: str) -> None:
         original = getattr(module, function)
-        monkeypatch.setattr(module, function, lambda s: done[work].append(s) or original(s))
+        monkeypatch.setattr(module, function, lambda s, *rest: done[work].append(s) or original(s, *rest))
 
     monkeypatch.setattr(chgnet, "predict", predicted)
     counted(prototypes, "_prototype", "prototype")
     counted(fingerprint, "_of_structure", "fingerprint")
+    counted(symmetry, "_of_structure", "symmetry")
     scorer = Scorer(
-        "novelty + formation_energy + magnetic_density + 0*stability + force",
+        "novelty + formation_energy + magnetic_density + 0*stability + force + 0*n_sites",
         gates=("validity", "stability", "uniqueness", "novelty"),
         chunk_size=2,
     )
