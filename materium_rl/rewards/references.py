@@ -201,10 +201,11 @@ class ReferenceIndex:
         if near[0][1] < radius:
             return Relative.OTHER
         three = [row for row, distance in near if distance < 2 * radius]
-        same = [row for row in three if _same_sites(structure, self.structure(row))]
-        if any(self._family_of_row[row] == family for row in same):
-            return Relative.OF_FAMILY
-        return Relative.OTHER if same else Relative.NONE
+        three.sort(key=lambda row: self._family_of_row[row] != family)  # kin first: one match is enough
+        for row in three:
+            if _same_sites(structure, self.structure(row)):
+                return Relative.OF_FAMILY if self._family_of_row[row] == family else Relative.OTHER
+        return Relative.NONE
 
     def _anonymous(self, prototype: Prototype) -> NearestRows | None:
         """The references of the same anonymous formula, None if there is none."""

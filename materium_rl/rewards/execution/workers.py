@@ -61,7 +61,6 @@ class _Seat:
     actor: Any = None
     call: Any = None
     tasks: list[Task] = field(default_factory=list)
-    sent: float = 0.0
     deadline: float = 0.0
     deaths: int = 0
     faults: int = 0
@@ -170,9 +169,8 @@ class RayBackend(Backend):
             if seat.tasks:
                 pieces = [(len(task.indices), task.part) for task in seat.tasks]
                 seat.call = seat.actor.measure.remote(pack(batch.inputs(seat.tasks)), pieces)
-                seat.sent = time.monotonic()
                 limit = self._timeout if len(seat.tasks) == 1 else min(self._timeout, LONG_CALL)
-                seat.deadline = seat.sent + limit
+                seat.deadline = time.monotonic() + limit
 
     def _collect(self, batch: Batch) -> None:
         """Wait until a call ends, a worker has loaded, a time limit or a pause is over."""
@@ -205,7 +203,7 @@ class RayBackend(Backend):
         ray = _ray()
         tasks = seat.tasks
         try:
-            answers = ray.get(seat.call)
+            answers, seconds = ray.get(seat.call)
         except ray.exceptions.RayTaskError as error:
             self._empty(seat)
             if isinstance(error.cause, MemoryError):
@@ -219,14 +217,13 @@ class RayBackend(Backend):
             batch.died(tasks, seat.number, _DIED)
         else:
             seat.call, seat.tasks = None, []
+            if all(task.part is None for task in tasks):
+                before, now = self._chunk_seconds, seconds / len(tasks)
+                self._chunk_seconds = now if before is None else (before + now) / 2
             self._accept(seat, tasks, answers, batch)
 
     def _accept(self, seat: _Seat, tasks: list[Task], answers: list[list[Sample]], batch: Batch) -> None:
         self._measured = True
-        if all(task.part is None for task in tasks):
-            seconds = (time.monotonic() - seat.sent) / len(tasks)
-            before = self._chunk_seconds
-            self._chunk_seconds = seconds if before is None else (before + seconds) / 2
         in_doubt = [task for task, samples in zip(tasks, answers, strict=True) if self._doubts(task, samples)]
         for task, samples in zip(tasks, answers, strict=True):
             if task in in_doubt:
