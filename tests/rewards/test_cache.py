@@ -23,9 +23,10 @@ from typer.testing import CliRunner
 
 from materium_rl.cli import app
 from materium_rl.errors import ConfigError
+from materium_rl.rewards import registry
 from materium_rl.rewards.base import Failure, Invalid, Measurement, Result
 from materium_rl.rewards.execution import cache as cache_module
-from materium_rl.rewards.execution import provenance, registry
+from materium_rl.rewards.execution import provenance
 from materium_rl.rewards.execution.cache import (
     FILE,
     RESULTS,
