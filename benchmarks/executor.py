@@ -116,7 +116,7 @@ def shortest(repeats: int, *ways: Callable[[], float]) -> list[float]:
 
 
 def rival(expression: str, structures: list[Structure], connection: Any) -> None:
-    """In a process of its own, since forks of one that talks to Ray slow both down: time what is asked for."""
+    """Time what is asked for, in a process of its own: forks of one that talks to Ray slow both down."""
     global _measurer
     _measurer = Measurer(plan_of(expression))
     _measurer.load()
