@@ -259,7 +259,7 @@ def test_shared_work_is_not_done_again(plugin: Path, folder: Path, monkeypatch: 
     from materium_rl.rewards import prototypes as searches
 
     table(plugin, BATCH, folder)
-    monkeypatch.setattr(searches, "_prototype", lambda _: pytest.fail("a stored prototype was sought again"))
+    monkeypatch.setattr(searches, "_prototype", lambda *_: pytest.fail("a stored prototype was sought again"))
     scored = table(plugin, BATCH, folder)
     assert scored.rows[0].labels["prototype"] == "A_229_A:2(m-3m)"
 

@@ -189,7 +189,7 @@ def test_uniqueness_uses_the_labels_of_the_workers(monkeypatch: pytest.MonkeyPat
 
     calls = []
     label = module._prototype
-    monkeypatch.setattr(module, "_prototype", lambda s: calls.append(s) or label(s))
+    monkeypatch.setattr(module, "_prototype", lambda s, *rest: calls.append(s) or label(s, *rest))
     scorer = Scorer(LENGTH, gates=("validity", "uniqueness"))
     table = scorer.score([cell(3.0), cell(3.0), cell(1.0)])
     assert len(calls) == 2
