@@ -44,7 +44,7 @@ from materium_rl.labels import label, measure
 from materium_rl.policies.loading import Policy, load_policy
 from materium_rl.policies.sampling import sample_many
 from materium_rl.rewards.base import Measurement
-from materium_rl.rewards.validity import Validity
+from materium_rl.rewards.catalogue.validity import Validity
 
 RELATIVE = {"density": 0.10, "hhi": 0.10, "bulk_modulus": 0.15}
 ABSOLUTE = {"band_gap": 0.5, "formation_energy": 0.2, "e_above_hull": 0.03, "magnetic_density": 0.01}

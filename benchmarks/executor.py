@@ -31,9 +31,9 @@ from pymatgen.core import Structure
 
 from materium_rl.policies.loading import load_policy
 from materium_rl.policies.sampling import sample_many
+from materium_rl.rewards.execution.measuring import Measurer, Plan, Sample
+from materium_rl.rewards.execution.workers import RayBackend
 from materium_rl.rewards.expression import parse
-from materium_rl.rewards.measuring import Measurer, Plan, Sample
-from materium_rl.rewards.workers import RayBackend
 from materium_rl.structures import strip_oxidation_states
 
 CHUNK = 16
@@ -140,7 +140,7 @@ def least(repeats: int, *ways: Callable[[], Cost]) -> list[Cost]:
 
 
 def rival(expression: str, structures: list[Structure], connection: Any) -> None:
-    """In a process of its own, as forks of one that talks to Ray slow both down: time what is asked for."""
+    """Time what is asked for, in a process of its own: forks of one that talks to Ray slow both down."""
     global _measurer
     _measurer = Measurer(plan_of(expression))
     _measurer.load()

@@ -54,6 +54,11 @@ def quantile(values: ArrayLike, q: float = 0.5) -> Estimate:
     return Estimate(float(np.quantile(numbers, q)), *(float(end) for end in ends))
 
 
+def mean(values: ArrayLike) -> Estimate:
+    """Mean of N values, resampled over them."""
+    return quotient(values)
+
+
 def quotient(top: ArrayLike, *bottoms: ArrayLike) -> Estimate:
     """Mean of ``top`` over the product of the means of ``bottoms``, each resampled on its own."""
     rng = np.random.default_rng(0)

@@ -33,8 +33,8 @@ from pymatgen.core import Composition, Element, Structure
 from pymatgen.core.structure_matcher import ElementComparator, StructureMatcher
 
 from materium_rl.rewards.base import Measurement
+from materium_rl.rewards.catalogue.novelty import Novelty, Tier
 from materium_rl.rewards.elements import RARE_EARTHS
-from materium_rl.rewards.novelty import Novelty, Tier
 from materium_rl.rewards.prototypes import family_formula, prototypes
 from materium_rl.rewards.references import ReferenceIndex, build_arrays, formula_hash
 from materium_rl.structure_files import read_structures

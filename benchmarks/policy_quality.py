@@ -10,9 +10,8 @@ same reduced formula. Of ``--coverage`` samples the script tells the share of th
 of the validation structures whose formula, and whose structure, is among them; 0 leaves this out.
 
 The RMSD is that of ``--relax`` valid samples to what CHGNet makes of them in at most 200 FIRE steps of
-positions and cell: the fractional coordinates of both are put into the relaxed cell, each site moves to its
-nearest image, the mean displacement is taken off, and the root of the mean square over the sites is in Å. A
-change of the cell alone counts nothing, and a structure of one site has 0. 0 samples leave this out.
+positions and cell (``rewards.relaxation.rmsd``). A change of the cell alone counts nothing, and a structure
+of one site has 0. 0 samples leave this out.
 
 Intervals are of 95 %, bootstrapped over samples (over validation structures for what is found of them), exact
 for shares of 0 and 1; distinct elements and the divergence have none, since resampling biases them.
@@ -32,7 +31,6 @@ from typing import Any
 import numpy as np
 from intervals import Estimate, percentage, print_table, quantile, write_json
 from pymatgen.core import Structure
-from pymatgen.util.coord import pbc_shortest_vectors
 
 from materium_rl.config import RewardConfig
 from materium_rl.datasets import read_reduced
@@ -40,7 +38,7 @@ from materium_rl.evaluation.compare import evaluate_structures, make_scorer
 from materium_rl.evaluation.metrics import DEFINITIONS, element_counts
 from materium_rl.policies.loading import Policy, load_policy
 from materium_rl.policies.sampling import sample, sequence_seeds
-from materium_rl.rewards.energies import Relaxed, relaxation
+from materium_rl.rewards.relaxation import Relaxed, relaxation, rmsd
 from materium_rl.structures import structures_match
 
 FIGURES = ("valid", "stable", "sun", "elements", "mean_sites", "anion", "element_divergence")
@@ -102,24 +100,13 @@ def quality(
     return rows, valid
 
 
-def rmsd(structure: Structure, relaxed: Structure) -> float:
-    """Å; see the docstring of this script."""
-    vectors = pbc_shortest_vectors(relaxed.lattice, structure.frac_coords, relaxed.frac_coords)
-    moved = np.diagonal(vectors).T  # (sites, 3): each site to itself
-    moved = moved - moved.mean(axis=0)
-    return float(np.sqrt((moved**2).sum(axis=1).mean()))
-
-
 def relaxed_distances(structures: Sequence[Structure], start: float) -> list[dict[str, Any]]:
     distances, converged = [], []
-    relax = relaxation(STEPS)
-    for i, structure in enumerate(structures, 1):
-        (result,) = relax([structure])
+    for structure, result in zip(structures, relaxation(STEPS)(structures), strict=True):
         if isinstance(result, Relaxed):
             distances.append(rmsd(structure, result.structure))
         converged.append(isinstance(result, Relaxed) and result.converged)
-        if i % 16 == 0 or i == len(structures):
-            progress(f"{i} of {len(structures)} relaxed", start)
+    progress(f"{len(structures)} relaxed", start)
     names = {0.25: "lower quartile", 0.5: "median", 0.75: "upper quartile"}
     rows = [
         {"figure": f"RMSD to relaxed, {name}, Å", "n": len(distances), "value": quantile(distances, q)}

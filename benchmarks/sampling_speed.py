@@ -1,4 +1,4 @@
-"""How fast structures are sampled: this sampler, an uncached loop, Hugging Face generate.
+"""How fast structures are sampled: this sampler, uncached loops, Hugging Face generate.
 
     python benchmarks/sampling_speed.py            # about 7 minutes on two quiet cores
     python benchmarks/sampling_speed.py --quick    # fp32 at batch 128 only, one repeat
@@ -6,11 +6,13 @@
 All contenders sample from the same weights under the same grammar at temperature 1, and write the same
 numbers of sites, which follow the training structures (``lengths.py``).
 
-- uncached: one sequence at a time, the layers run over the whole prefix for each token, logits of the
-  last position only and only of the range that the grammar allows; no cost for tokens that are forced.
+- plain loop: one sequence at a time, ``forward`` over the whole prefix for each token and a draw from its
+  last logits (the code path of the Materium paper).
+- lean loop: the same without what ``forward`` computes in vain: logits of the last position only and only of
+  the range that the grammar allows; no layers for tokens that are forced.
 - generate: ``model.generate`` with its dynamic and with its static cache; the faster of the two counts.
 
-Both are spared what this sampler pays once a batch and they would pay each token: the token vectors are
+All are spared what this sampler pays once a batch and they would pay each token: the token vectors are
 computed beforehand. Tokens per second count the written tokens through [EOS], without padding. The
 contenders take turns; medians are given. The sequences of every run are checked. Prints a Markdown
 table. Wants quiet cores.
@@ -39,7 +41,7 @@ from materium_rl.token_layout import PROMPT_LENGTH, TokenClass
 
 PROMPT = [int(TokenClass.SOS), int(TokenClass.ATOMS)]
 ALONE = 4
-"""Structures that are written one by one, by the uncached loop and at batch 1."""
+"""Structures that are written one by one, by the loops and at batch 1."""
 WARM_UP_SITES = 2
 CHECKED = 16
 """Sequences of each run that are read by the grammar."""
@@ -76,7 +78,21 @@ def ready_vectors(model: CrystalForCausalLM) -> Iterator[Tensor]:
 
 
 @torch.inference_mode()
-def uncached(model: CrystalForCausalLM, rules: CompositionRules) -> list[Tensor]:
+def plain_loop(model: CrystalForCausalLM, rules: CompositionRules) -> list[Tensor]:
+    with ready_vectors(model):
+        return [written_by_forward(model, rules.at(slice(i, i + 1))) for i in range(rows_of(rules))]
+
+
+def written_by_forward(model: CrystalForCausalLM, rules: CompositionRules) -> Tensor:
+    ids = torch.tensor([PROMPT])
+    while ids[0, -1] != TokenClass.EOS:
+        logits = model(ids, rules=rules, use_cache=False).logits[:, -1]
+        ids = torch.cat([ids, torch.multinomial(logits.softmax(-1), 1)], dim=1)
+    return ids[0]
+
+
+@torch.inference_mode()
+def lean_loop(model: CrystalForCausalLM, rules: CompositionRules) -> list[Tensor]:
     with ready_vectors(model) as vectors:
         return [written_alone(model, rules.at(slice(i, i + 1)), vectors) for i in range(rows_of(rules))]
 
@@ -89,7 +105,7 @@ def written_alone(model: CrystalForCausalLM, rules: CompositionRules, vectors: T
         slot = places.slot[:, -1]
         group, token = Group(int(grammar.group[slot])), grammar.forced_token[slot]
         if group is not Group.FORCED:
-            hidden = model.model(inputs_embeds=model.embed(ids, places, vectors), use_cache=False)
+            hidden = model.model(inputs_embeds=model.embed(ids, places, vectors)[0], use_cache=False)
             position = torch.tensor([ids.shape[1] - 1])
             last = hidden.last_hidden_state[:, -1]
             logits = model.group_logits(last, ids, position, group, vectors, rules)
@@ -123,7 +139,8 @@ def hugging_face(cache: str) -> Contender:
 
 CONTENDERS: dict[str, Contender] = {
     "this sampler": this_sampler,
-    "uncached": uncached,
+    "plain loop": plain_loop,
+    "lean loop": lean_loop,
     "dynamic": hugging_face("dynamic"),
     "static": hugging_face("static"),
 }
@@ -189,14 +206,16 @@ def lines(name: str, dtypes: list[str], batches: list[int], repeats: int) -> Ite
     size = sum(p.numel() for p in model.parameters()) / 1e6
     for dtype in dtypes:
         model = model.to(DTYPES[dtype])
-        alone = Setting(("uncached",), sites_like_training(ALONE), 1, repeats).speeds(model)["uncached"]
+        loops = Setting(("plain loop", "lean loop"), sites_like_training(ALONE), 1, repeats).speeds(model)
+        plain, lean = loops.values()
         for batch in batches:
             sites = sites_like_training(max(batch, ALONE))
             speeds = Setting(("this sampler", "dynamic", "static"), sites, batch, repeats).speeds(model)
             ours, cache = speeds["this sampler"], max("dynamic", "static", key=speeds.__getitem__)
             yield (
-                f"| {name}, {size:.1f}M, {weights} | {dtype} | {batch} | {ours:.0f} | {alone:.0f} | "
-                f"{speeds[cache]:.0f} ({cache}) | {ours / alone:.1f} | {ours / speeds[cache]:.2f} |"
+                f"| {name}, {size:.1f}M, {weights} | {dtype} | {batch} | {ours:.0f} | {plain:.0f} | "
+                f"{lean:.0f} | {speeds[cache]:.0f} ({cache}) | {ours / plain:.1f} | {ours / lean:.1f} | "
+                f"{ours / speeds[cache]:.2f} |"
             )
 
 
@@ -219,8 +238,9 @@ def main() -> None:
         "the mean at batch 128.\n"
     )
     print(
-        "| policy | weights in | batch | this sampler | uncached loop, one by one | generate (its cache) | "
-        "times the loop | times generate |\n|---|---|--:|--:|--:|--:|--:|--:|"
+        "| policy | weights in | batch | this sampler | plain loop | lean loop | generate (its cache) | "
+        "times the plain loop | times the lean loop | times generate |\n"
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|"
     )
     for name in arguments.policies:
         for line in lines(name, dtypes, batches, repeats=1 if arguments.quick else 2):

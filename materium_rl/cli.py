@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from materium_rl import __version__
+from materium_rl import __version__, discovery_commands
 from materium_rl.errors import ConfigError, MateriumError, PolicyError, RewardError, StructureFileError
 from materium_rl.policy_commands import app as policies_app
+from materium_rl.reward_commands import Plugins
+from materium_rl.reward_commands import app as rewards_app
 
 if TYPE_CHECKING:
     from materium_rl.config import RewardConfig, Section
@@ -31,7 +33,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-rewards_app = typer.Typer(help="The catalogue of rewards.", no_args_is_help=True)
 app.add_typer(rewards_app, name="rewards")
 app.add_typer(policies_app, name="policies")
 
@@ -57,11 +58,12 @@ Policy = Annotated[
     ),
 ]
 Out = Annotated[Path | None, typer.Option("--out", metavar="FOLDER", help="Folder for the results.")]
-Plugins = Annotated[
-    list[Path] | None, typer.Option("--plugin", metavar="FILE", help="Python file with rewards; repeatable.")
-]
 Workers = Annotated[
     int | None, typer.Option("--workers", metavar="N", help="Ray workers that score; 0 uses this process.")
+]
+Cache = Annotated[
+    Path | None,
+    typer.Option("--cache", metavar="FOLDER", help="Keep measurements there, and use those of other runs."),
 ]
 Expression = Annotated[
     str | None,
@@ -132,6 +134,7 @@ def finetune(
     ray_address: Annotated[
         str | None, typer.Option("--ray-address", metavar="ADDRESS", help="Ray cluster to join.")
     ] = None,
+    cache: Cache = None,
     config: Configs = None,
     sets: Sets = None,
     resume: Resume = False,
@@ -152,6 +155,7 @@ def finetune(
         "reward.plugins": plugin or None,
         "reward.workers": workers,
         "reward.ray_address": ray_address,
+        "reward.cache": cache,
     }
     files = [*_resumed(run, resume), *(config or [])]
     settings = load_config(FinetuneConfig, files, overrides, sets or [])
@@ -256,6 +260,7 @@ def compare(
     reward: Expression = None,
     plugin: Plugins = None,
     workers: Workers = None,
+    cache: Cache = None,
     out: Out = None,
     config: Configs = None,
     sets: Sets = None,
@@ -276,6 +281,7 @@ def compare(
         "reward.expression": reward,
         "reward.plugins": plugin or None,
         "reward.workers": workers,
+        "reward.cache": cache,
     }
     settings = load_config(CompareConfig, config or [], overrides, sets or [])
     for name in settings.policies:
@@ -291,46 +297,8 @@ def compare(
     run_comparison(settings)
 
 
-@rewards_app.command("list")
-def list_rewards(plugin: Plugins = None) -> None:
-    """List every reward that can be named in an expression."""
-    from materium_rl.rewards.registry import available
-
-    _load_plugins(plugin)
-    rows = [("name", "unit", "scope", "from")]
-    rows += [(r.name, r.unit or "-", r.scope, r.error or r.source) for r in available()]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    for row in rows:
-        typer.echo(
-            "  ".join([*(f"{cell:{width}}" for cell, width in zip(row, widths, strict=False)), row[3]])
-        )
-
-
-@rewards_app.command("show")
-def show_reward(name: str, plugin: Plugins = None) -> None:
-    """Describe one reward: what it measures, its options and their defaults."""
-    from inspect import getdoc
-
-    from materium_rl.rewards.registry import find
-
-    _load_plugins(plugin)
-    reward = find(name)
-    typer.echo(f"{reward.name}\n\n{getdoc(reward) or 'No description.'}\n")
-    facts = {
-        "unit": reward.unit,
-        "scope": reward.scope,
-        "requires": ", ".join(reward.requires),
-        "cite": reward.citation,
-    }
-    for key, value in facts.items():
-        if value:
-            typer.echo(f"{key}: {value}")
-    typer.echo("\noptions:" if reward.model_fields else "\nno options")
-    for option, field in reward.model_fields.items():
-        kind = getattr(field.annotation, "__name__", None) if isinstance(field.annotation, type) else None
-        default = "required" if field.is_required() else f"= {field.get_default(call_default_factory=True)!r}"
-        text = f"  {option}: {kind or str(field.annotation).replace('typing.', '')} {default}"
-        typer.echo(f"{text}  {field.description}" if field.description else text)
+app.command()(discovery_commands.discoveries)
+app.command()(discovery_commands.export)
 
 
 @app.command()
@@ -411,16 +379,6 @@ def _check_rewards(config: RewardConfig) -> None:
         Scorer(**config.model_dump())
     except RewardError as error:
         raise ConfigError(str(error)) from error
-
-
-def _load_plugins(paths: Sequence[Path] | None) -> None:
-    from materium_rl.rewards.registry import load_plugin
-
-    for path in paths or []:
-        try:
-            load_plugin(path)
-        except RewardError as error:
-            raise ConfigError(str(error)) from error
 
 
 if __name__ == "__main__":

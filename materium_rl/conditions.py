@@ -79,6 +79,8 @@ def _sorted_elements(symbols: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted(known_elements(symbols)))
 
 
+ChemicalSystem = Annotated[tuple[str, ...], BeforeValidator(_system), AfterValidator(_sorted_elements)]
+"""Element symbols in alphabetical order, also read from ``"Li-Fe-O"``."""
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -88,9 +90,7 @@ class Conditions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     formula: Annotated[str, AfterValidator(_formula)] | None = None
-    chemical_system: (
-        Annotated[tuple[str, ...], BeforeValidator(_system), AfterValidator(_sorted_elements)] | None
-    ) = None
+    chemical_system: ChemicalSystem | None = None
     n_sites: Annotated[int, Field(ge=1)] | None = None
     space_group: Annotated[int, Field(ge=1, le=LAST_SPACE_GROUP)] | None = None
     crystal_system: CrystalSystem | None = None

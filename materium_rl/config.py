@@ -87,7 +87,7 @@ class TrainingConfig(Section):
         0.5,
         ge=0,
         le=1,
-        description="share of structures written from another origin at first; falls to 0 with the last step",
+        description="share of structures in another equivalent setting at first; falls evenly to 0",
     )
     bf16: bool = Field(True, description="bf16 autocast")
 
@@ -142,8 +142,10 @@ class RewardConfig(Section):
         ("validity", "stability(half_score=0.06)", "novelty", UNIQUENESS),
         description="rewards that multiply the aggregate of the terms; empty switches them off",
     )
-    aggregation: Literal["sum", "geometric", "minimum"] = Field(
-        "geometric", description="of the terms; a sum would pay for one of them alone"
+    aggregation: Literal["sum", "geometric", "minimum", "normalized"] = Field(
+        "geometric",
+        description="of the terms; a sum would pay for one of them alone; normalized adds them in units of "
+        "their spread within a group",
     )
     plugins: tuple[Path, ...] = Field((), description="Python files that define rewards")
     workers: int = Field(0, ge=0, description="Ray workers; 0 scores in this process")
@@ -153,6 +155,8 @@ class RewardConfig(Section):
     )
     max_failed: float = Field(0.5, ge=0, le=1, description="share of failed measurements that stops the run")
     ray_address: str | None = Field(None, description="cluster to join instead of starting Ray here")
+    cache: Path | None = Field(None, description="folder that keeps measurements for later runs")
+    cache_limit: float = Field(1.0, gt=0, description="GB at which the oldest measurements make room")
 
     @model_validator(mode="after")
     def _cluster_has_work(self) -> Self:

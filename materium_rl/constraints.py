@@ -107,7 +107,7 @@ class Constraints(BaseModel):
     def request(self) -> dict[str, str]:
         """What is asked for, as columns beside a sample; empty if nothing is."""
         columns = {}
-        for name in type(self).model_fields:
+        for name in Constraints.model_fields:
             value = getattr(self, name)
             if value is None or value == ():
                 continue

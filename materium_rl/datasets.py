@@ -144,7 +144,9 @@ def write_dropped(path: Path, parts: Mapping[str, TokenizedStructures]) -> None:
 
 
 def equivalent(ids: np.ndarray, codec: CrystalCodec, rng: np.random.Generator) -> np.ndarray:
-    """The same crystal, described from another origin (0 or 1/2 on each axis) or inverted.
+    """The same crystal or its mirror image, with the axes in another order and from another origin.
+
+    The origin moves by 0 or 1/2 on each axis.
 
     Args:
         ids: One sequence (T,) from ``[SOS]`` to ``[EOS]``.
@@ -156,15 +158,16 @@ def equivalent(ids: np.ndarray, codec: CrystalCodec, rng: np.random.Generator) -
     species, triples = ids[2 : 2 + n_sites], ids[-1 - 3 * n_sites : -1].reshape(n_sites, 3)
     sign = rng.choice([-1, 1])
     shift = rng.integers(0, 2, size=3) * (grid // 2)
-    coords = (sign * (triples - start) + shift) % grid
+    axes = rng.permutation(3)
+    coords = (sign * (triples[:, axes] - start) + shift) % grid
     if codec.settings.site_order == "random":
         order = rng.permutation(n_sites)
     else:
         rank = codec.species_rank[species - codec.layout.species_start]
         order = np.lexsort((coords[:, 2], coords[:, 1], coords[:, 0], rank))
-    cell = ids[2 + n_sites : -1 - 3 * n_sites]
+    lattice, cell = ids[2 + n_sites : 3 + n_sites], ids[3 + n_sites : 9 + n_sites].reshape(2, 3)
     moved = (coords[order] + start).astype(ids.dtype).reshape(-1)
-    return np.concatenate([ids[:2], species[order], cell, moved, ids[-1:]])
+    return np.concatenate([ids[:2], species[order], lattice, cell[:, axes].reshape(-1), moved, ids[-1:]])
 
 
 def pad(sequences: Sequence[np.ndarray]) -> Tensor:

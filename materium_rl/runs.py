@@ -52,8 +52,10 @@ ENTRIES = frozenset(
 )
 """What a run folder may hold; ``--overwrite`` deletes nothing else."""
 
-RESULTS = frozenset({"generated.parquet", "comparison.json"})
-"""A folder with one of these was written by ``generate`` or ``compare``."""
+COMPARISON = "comparison.json"
+PROVENANCE = "provenance.json"
+RESULTS = frozenset({"generated.parquet", COMPARISON, PROVENANCE})
+"""A folder with one of these was written by ``generate``, ``compare``, ``discoveries`` or ``export``."""
 
 PACKAGES = ("materium-rl", "torch", "transformers", "trl", "ray", "pymatgen", "matgl", "chgnet", "numpy")
 
@@ -127,6 +129,11 @@ class RunFolder:
         with atomic_path(path) as temporary:
             table.to_parquet(temporary, index=False)
         return path
+
+    def sample_tables(self) -> dict[int, Path]:
+        """Step -> its complete table of samples, in order."""
+        tables = {_step_of(path): path for path in self.samples.glob("step_[0-9]*.parquet")}
+        return dict(sorted(tables.items()))
 
     @contextmanager
     def checkpoint(self, step: int, *, keep: int | None = None) -> Iterator[Path]:
@@ -235,7 +242,7 @@ def check_output_folder(path: Path, *, overwrite: bool) -> None:
     if names and names.isdisjoint(RESULTS):
         raise ConfigError(
             f"will not overwrite {path}: it holds none of {', '.join(sorted(RESULTS))}, so it was not "
-            "written by generate or compare; choose another folder"
+            "written by generate, compare, discoveries or export; choose another folder"
         )
 
 

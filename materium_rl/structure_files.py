@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import tarfile
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -39,6 +40,8 @@ MAX_CELL_LENGTH = 1000.0  # Å
 MIN_VOLUME_PER_SITE = 0.5  # Å³
 # A folder with this file was written by `generate`; its other files repeat the same structures.
 GENERATED_TABLE = "generated.parquet"
+
+TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 _EXAMPLES_PER_KIND = 3
 
@@ -83,11 +86,11 @@ def read_structures(
     elements: Collection[str] | None = None,
     limit: int | None = None,
 ) -> ReadResult:
-    """Read a structure file, table, folder (recursive, sorted) or zip.
+    """Read a structure file, table, folder (recursive, sorted), zip or tar.
 
-    CIF, POSCAR, (ext)xyz, pymatgen JSON, and CSV or parquet in the MP-20 convention (a ``cif`` or
-    ``structure`` column, further columns are properties); ``.gz`` of any of them. A bad row or file
-    is dropped with a reason and never stops the rest.
+    CIF, POSCAR, (ext)xyz, pymatgen JSON, CSV or parquet in the MP-20 convention (a ``cif`` or ``structure``
+    column, further columns are properties), and the tensors of CDVAE, DiffCSP and FlowMM (``.pt``); ``.gz``
+    of any of them. A bad row or file is dropped with a reason and never stops the rest.
 
     Args:
         path: File or folder.
@@ -158,10 +161,12 @@ def _read_path(path: Path) -> Iterator[Item]:
         )
     elif path.suffix.lower() == ".zip":
         yield from _read_zip(path)
+    elif path.name.lower().endswith(TAR_ENDINGS):
+        yield from _read_tar(path)
     elif (parser := parser_of(path.name)) is None:
         raise StructureFileError(
-            f"Cannot read '{path}': its name tells no known format. Expected {SUPPORTED}, or a folder "
-            "or .zip of them. Convert or rename the file."
+            f"Cannot read '{path}': its name tells no known format. Expected {SUPPORTED}, or a folder, "
+            ".zip or .tar of them. Convert or rename the file."
         )
     else:
         yield from _parse_file(path.name, path.read_bytes, parser)
@@ -186,6 +191,27 @@ def _read_zip(path: Path) -> Iterator[Item]:
     with archive:
         names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
         yield from _read_members(str(path), {name: partial(archive.read, name) for name in names})
+
+
+def _read_tar(path: Path) -> Iterator[Item]:
+    """Read an archive from front to end, since a compressed one cannot be read out of order."""
+    contents: dict[str, bytes] = {}
+    fault: Exception | None = None
+    try:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                if parser_of(member.name) and (stream := archive.extractfile(member)):
+                    contents[member.name] = stream.read()
+    except (tarfile.TarError, *PARSE_ERRORS) as error:
+        fault = error
+    if fault is not None and not contents:
+        raise StructureFileError(
+            f"'{path}' is not a readable tar archive ({fault}). Expected a .tar of structure files; "
+            "download or pack it again."
+        ) from fault
+    yield from _read_members(str(path), {name: partial(bytes, text) for name, text in contents.items()})
+    if fault is not None:
+        yield unreadable(f"{path.name} after {len(contents)} files", fault)
 
 
 def _read_members(where: str, members: Mapping[str, Callable[[], bytes]]) -> Iterator[Item]:

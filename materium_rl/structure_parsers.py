@@ -17,6 +17,7 @@ from pymatgen.core import Structure
 
 from materium_rl.cif import parse_cif
 from materium_rl.errors import StructureFileError
+from materium_rl.tensor_files import read_crystals
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -199,6 +200,12 @@ def _structure_of_cell(cell: Any) -> Structure:
     return structures[0]
 
 
+def _parse_tensors(name: str, content: bytes) -> Iterator[Item]:
+    for place, crystal in read_crystals(content):
+        source = f"{name}{place}"
+        yield unreadable(source, crystal) if isinstance(crystal, Exception) else StructureRow(crystal, source)
+
+
 def clean_properties(raw: Mapping[Any, Any]) -> dict[str, Any]:
     """Our names, plain Python numbers, nothing that is missing (None, empty, NaN, infinite)."""
     properties: dict[str, Any] = {}
@@ -225,6 +232,7 @@ _PARSERS: dict[str, Parser] = {
     ".json": _parse_json,
     ".csv": _parse_csv,
     ".parquet": _parse_parquet,
+    ".pt": _parse_tensors,
 }
 SUPPORTED = f"{', '.join(_PARSERS)}, POSCAR*, CONTCAR* (each also with .gz)"
 

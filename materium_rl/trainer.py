@@ -34,7 +34,7 @@ from materium_rl.policies.modeling import CrystalForCausalLM
 from materium_rl.policies.sampling import sample_many
 from materium_rl.processes import Processes
 from materium_rl.rewards.base import Invalid
-from materium_rl.rewards.validity import Validity
+from materium_rl.rewards.catalogue.validity import Validity
 from materium_rl.runs import RunFolder
 from materium_rl.tokenizer import CrystalCodec
 
@@ -49,7 +49,7 @@ BATCH = "structures per step"
 ALONE = Processes()
 KEEP_CHECKPOINTS = 2
 """The newest to resume from, and the one before it; the best weights are kept apart, in ``policy``."""
-SINGLE, KEPT = 0.5, 0.3
+SINGLE, KEPT = 0.6, 0.2
 """Share of the conditioned structures that show one condition alone, and the chance of each in the others."""
 
 

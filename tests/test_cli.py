@@ -78,7 +78,9 @@ def test_help_is_fast_and_lists_every_command() -> None:
         [sys.executable, "-m", "materium_rl.cli", "--help"], capture_output=True, text=True, check=True
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    for name in ("pretrain", "finetune", "generate", "compare", "rewards", "version"):
+    for name in (
+        "pretrain", "finetune", "generate", "compare", "discoveries", "export", "rewards", "version",
+    ):  # fmt: skip
         assert f"  {name} " in done.stdout
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
 
@@ -109,7 +111,8 @@ def test_finetune_options_reach_the_config(run: Command, folder: Path) -> None:
     before = files(folder)
     code, out, err = run(
         *FINETUNE, "--reward", "0.5*sites(scale=2)", "--plugin", "plugin.py", "--steps", "3", "--seed", "4",
-        "--workers", "2", "--ray-address", "auto", "--set", "rl.learning_rate=1e-5", "--dry-run",
+        "--workers", "2", "--ray-address", "auto", "--cache", "kept",
+        "--set", "rl.learning_rate=1e-5", "--dry-run",
     )  # fmt: skip
     assert (code, err) == (0, "")
     tree = YAML(typ="safe", pure=True).load(out)
@@ -122,6 +125,8 @@ def test_finetune_options_reach_the_config(run: Command, folder: Path) -> None:
         "gates": [],
         "aggregation": "geometric",
         "plugins": ["plugin.py"],
+        "cache": "kept",
+        "cache_limit": 1.0,
         "workers": 2,
         "timeout": 0,
         "worker_memory": 0,

@@ -11,7 +11,7 @@ from pymatgen.core import Element, Lattice, Structure
 from real_structures import aflow_structures
 
 from materium_rl.grammar import Grammar, Group, Slot
-from materium_rl.rewards.validity import Validity
+from materium_rl.rewards.catalogue.validity import Validity
 from materium_rl.structures import covalent_radii, minimum_distance_ratio
 from materium_rl.token_layout import TokenClass
 from materium_rl.tokenizer import CrystalCodec, TokenizerSettings, species_of

@@ -20,7 +20,7 @@ from materium_rl.errors import ConfigError, MateriumError
 from materium_rl.policies.loading import build_model, load_policy
 from materium_rl.pretrain import pretrain
 from materium_rl.rewards.base import Measurement
-from materium_rl.rewards.validity import Validity
+from materium_rl.rewards.catalogue.validity import Validity
 from materium_rl.runs import RunFolder
 from materium_rl.trainer import EVALUATION_SAMPLES, Trainer, nats_per_structure, sample_table
 

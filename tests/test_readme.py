@@ -8,15 +8,19 @@ from pathlib import Path
 
 import pytest
 from pymatgen.core import Lattice, Structure
+from real_structures import rock_salt
+from small_run import write_run
 from typer.testing import CliRunner
 
 from materium_rl import cli
 from materium_rl.config import FinetuneConfig, PretrainConfig, load_config
 from materium_rl.errors import ConfigError
+from materium_rl.evaluation import export
 from materium_rl.resources import POLICY_FILES, bundled_policies
 from materium_rl.rewards import registry
 from materium_rl.rewards.base import Measurement
 from materium_rl.rewards.expression import parse
+from materium_rl.structure_files import write_structures
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PAGES = [
@@ -25,17 +29,20 @@ PAGES = [
     *sorted((REPOSITORY / "docs").glob("*.md")),
 ]
 DRY = ("pretrain", "finetune", "generate", "compare")
+WRITE = ("discoveries", "export")
 BUILT_IN = (
     "validity", "stability", "bandgap", "novelty", "uniqueness", "density", "hhi", "formation_energy",
-    "magnetic_density", "bulk_modulus", "shear_modulus", "space_group",
+    "magnetic_density", "bulk_modulus", "shear_modulus", "space_group", "force", "stress",
+    "displacement", "matgl", "crystal_system", "symmetry_order", "n_sites", "n_elements", "volume_per_atom",
+    "energy_per_atom", "composition", "composition_similarity", "structure_similarity", "prototype_novelty",
+    "charge_neutrality", "smact_validity", "abundance",
 )  # fmt: skip
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    """Fenced blocks of a page."""
-    return re.findall(
-        rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
-    )
+    """Fenced blocks of a page in one language ("" for none)."""
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    return [text for name, text in fenced if name == language]
 
 
 def commands() -> list[tuple[str, str]]:
@@ -93,7 +100,12 @@ def test_command_of_the_documentation_parses(
         plugin(source, tmp_path)
     for name in ("train.csv.gz", "val.csv.gz"):
         (tmp_path / name).touch()
-    if arguments[0] in ("generate", "compare"):
+    if arguments[0] in WRITE:
+        (tmp_path / "runs").mkdir()
+        write_run(tmp_path).rename(tmp_path / "runs" / "x")
+        write_structures([rock_salt()] * 3, tmp_path / "crystals")
+        monkeypatch.setattr(export, "LEMAT_SAMPLES", 3)
+    elif arguments[0] in ("generate", "compare"):
         (tmp_path / "runs" / "x").mkdir(parents=True)
         for name in POLICY_FILES:
             (tmp_path / "runs" / "x" / name).touch()
@@ -101,7 +113,8 @@ def test_command_of_the_documentation_parses(
     done = CliRunner().invoke(cli.app, [*arguments, *(["--dry-run"] if arguments[0] in DRY else [])])
     assert done.exception is None, f"{page}: {line}: {done.exception} {done.output}"
     assert done.output
-    assert [path for path in sorted(tmp_path.rglob("*.*")) if "__pycache__" not in path.parts] == before
+    after = [path for path in sorted(tmp_path.rglob("*.*")) if "__pycache__" not in path.parts]
+    assert after != before if "--out" in arguments and arguments[0] in WRITE else after == before
 
 
 def test_settings_of_the_documentation_exist() -> None:
@@ -126,7 +139,7 @@ def test_every_option_of_a_built_in_reward_is_described() -> None:
     text = (REPOSITORY / "docs" / "rewards.md").read_text(encoding="utf-8")
     for name in BUILT_IN:
         section = text.split(f"### {name}\n")[1].split("\n##")[0]
-        for option in registry.find(name).model_fields:
+        for option in registry.options_of(registry.find(name)):
             assert f"`{option}`" in section, f"docs/rewards.md does not mention {option} of {name}"
 
 

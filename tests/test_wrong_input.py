@@ -179,7 +179,7 @@ WRONG = [
     (("compare", "policy", "./policy", "--out", "project", "--overwrite"), r"will not overwrite"),
     (("compare", "policy", "./policy", "--out", "run"), r"folder run is not empty"),
     (("rewards", "show", "noveltyy"), r"unknown reward 'noveltyy'; did you mean 'novelty'"),
-    (("rewards", "show", CODE), r"unknown reward"),
+    (("rewards", "show", CODE), r"wrong reward expression"),
     (("rewards", "show", "few_sites", "--plugin", "gone.py"), r"gone.py"),
     (("rewards", "list", "--plugin", "syntax.py"), r"syntax.py"),
     (("rewards", "list", "--plugin", "raises.py"), r"raises.py.*licence server is down"),

@@ -7,7 +7,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -46,13 +46,14 @@ from materium_rl.policies.loading import Policy, load_policy
 from materium_rl.policies.sampling import sample_many
 from materium_rl.resources import bundled_policies
 from materium_rl.rewards import registry
-from materium_rl.rewards.bandgap import BandGap
 from materium_rl.rewards.base import Invalid
-from materium_rl.rewards.batches import Progress
+from materium_rl.rewards.catalogue.bandgap import BandGap
+from materium_rl.rewards.execution.batches import Progress
+from materium_rl.rewards.execution.progress import scoring_bar
 from materium_rl.rewards.expression import Term, format_expression, parse
-from materium_rl.rewards.progress import scoring_bar
 from materium_rl.rewards.references import ReferenceIndex
 from materium_rl.rewards.scoring import Scorer
+from materium_rl.runs import COMPARISON
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -204,7 +205,7 @@ def make_scorer(config: RewardConfig) -> tuple[Scorer, BandGap]:
     terms += [Term(name, weight=0.0) for name in (NOVELTY, GAP) if name not in named]
     for i, term in enumerate(terms):
         if term.name == GAP:
-            terms[i] = Term(GAP, {"members": "evaluation", **term.options}, term.weight)
+            terms[i] = replace(term, options={"members": "evaluation", **term.options})
     scorer = Scorer(
         format_expression(terms),
         gates=[gates.get(name, name) for name in (VALIDITY, STABILITY)],
@@ -215,6 +216,8 @@ def make_scorer(config: RewardConfig) -> tuple[Scorer, BandGap]:
         plugins=config.plugins,
         max_failed=config.max_failed,
         ray_address=config.ray_address,
+        cache=config.cache,
+        cache_limit=config.cache_limit,
     )
     options = next(term.options for term in terms if term.name == GAP)
     gap = registry.create(GAP, options)
@@ -298,7 +301,7 @@ def _write(
     with atomic_path(config.out) as folder:
         folder.mkdir()
         text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
-        (folder / "comparison.json").write_text(text + "\n", encoding="utf-8")
+        (folder / COMPARISON).write_text(text + "\n", encoding="utf-8")
         (folder / "report.md").write_text(_report(settings, compared, verdicts, gap), encoding="utf-8")
         for c in compared:
             c.evaluation.frame.to_parquet(folder / c.samples_file, index=False)
@@ -331,7 +334,7 @@ def _report(
     lines += [markdown_table({c.name: c.evaluation.figures for c in compared}), "", "## Evaluator", ""]
     lines += [CAVEAT, *([HELD_OUT_GAP] if gap.members == "evaluation" else []), "", "## Settings", ""]
     lines += [f"- {key}: `{value}`" for key, value in settings.items()]
-    lines += ["", "## Definitions", "", markdown_definitions(), "", "## Files", "", "- `comparison.json`"]
+    lines += ["", "## Definitions", "", markdown_definitions(), "", "## Files", "", f"- `{COMPARISON}`"]
     lines += [f"- `{c.samples_file}`: every sample of `{c.policy}` with its scores and CIF" for c in compared]
     return "\n".join(lines) + "\n"
 
@@ -346,7 +349,7 @@ def _print(
         console.print(f"{name}: {line}", style="bold", soft_wrap=True, markup=False)
     console.print(CAVEAT, soft_wrap=True, markup=False)
     console.print()
-    for file in ("report.md", PICTURE, "comparison.json", *(c.samples_file for c in compared)):
+    for file in ("report.md", PICTURE, COMPARISON, *(c.samples_file for c in compared)):
         console.print(str(config.out / file), soft_wrap=True, markup=False)
 
 

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from materium_rl.evaluation.statistics import Bootstrap, jensen_shannon
+from materium_rl.rewards.catalogue.novelty import Tier
+from materium_rl.rewards.catalogue.uniqueness import merged_formula
 from materium_rl.rewards.elements import ANION_FORMERS, RARE_EARTHS
-from materium_rl.rewards.novelty import Tier
-from materium_rl.rewards.uniqueness import merged_formula
 from materium_rl.structures import structures_match
 
 if TYPE_CHECKING:

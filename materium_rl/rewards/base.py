@@ -67,9 +67,15 @@ class Reward(BaseModel):
     ``scope`` is ``"structure"`` when each structure is measured on its own (runs in the workers,
     in chunks) and ``"batch"`` when the whole batch and the history matter (runs once, in the main
     process; such a reward also implements ``state_dict`` and ``load_state_dict``).
+    ``seeks_novelty`` marks a reward that pays for being unlike other crystals: the test bench then asks
+    that strains, element swaps and new decorations of a framework do not pay.
     ``screening`` marks a cheap check that, as a gate, runs before everything else: a structure that
     is invalid there is not measured further.
     ``requires`` names shared work (see ``rewards.shared``) that is computed once per structure.
+    ``version`` counts what the values depend on and neither the options nor the source of the reward show,
+    such as the weights of a model or an external program: raise it, and the cache of measurements
+    (``rewards.execution.cache``) holds nothing of the older one. ``cacheable`` is off where equal
+    structures may get different values.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -78,8 +84,11 @@ class Reward(BaseModel):
     unit: ClassVar[str] = ""
     citation: ClassVar[str] = ""
     scope: ClassVar[Literal["structure", "batch"]] = "structure"
+    seeks_novelty: ClassVar[bool] = False
     requires: ClassVar[tuple[str, ...]] = ()
     screening: ClassVar[bool] = False
+    version: ClassVar[str] = ""
+    cacheable: ClassVar[bool] = True
 
     def load(self) -> None:
         """Load models and tables; called once per process before the first ``measure``."""

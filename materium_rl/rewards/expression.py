@@ -6,11 +6,15 @@ Grammar::
 
     expression = term ("+" term)*
     term       = [weight "*"] reward | reward "*" weight
-    reward     = name | name "(" option "=" literal, ... ")"
+    reward     = name | name "(" [string,] option "=" literal | "curve" "=" curve | "risk" "=" number, ... ")"
     name       = identifier | "file.py:Class" (quoted) | "file.py:function" (quoted)
+    curve      = identifier | identifier "(" parameter "=" literal | "curve" "=" curve, ... ")"
     literal    = number | string | True | False | None | [literal, ...]
 
-A weight of 0 makes a monitor: measured and recorded, no part of the reward.
+A text without a name is the reward's first option: ``matgl("my_model", target=2)``.
+A weight of 0 makes a monitor: measured and recorded, no part of the reward. ``curve`` and ``risk`` belong
+to the term, not to the reward: they say how its values become scores (``rewards.term_scores``). A curve may
+be quoted.
 """
 
 from __future__ import annotations
@@ -18,13 +22,33 @@ from __future__ import annotations
 import ast
 import json
 import math
+import re
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from materium_rl.errors import ConfigError
 
 _MAX_LENGTH = 4000
+_BARE_FILE = re.compile(r"""([^"'()]+\.py:\w+)\s*(\(.*\))?""", re.DOTALL)
+FIRST_OPTION = ""
+"""Key in ``Term.options`` of the text that was written without a name."""
+CURVE, RISK = "curve", "risk"
+RESERVED_OPTIONS = (CURVE, RISK)
+"""Keywords of every term; no reward may have an option of such a name."""
+
+
+@dataclass(frozen=True, slots=True)
+class CurveCall:
+    """A curve as written, not yet checked: ``step(low=1)``.
+
+    Args:
+        name: Name of the curve.
+        parameters: Plain Python literals; under ``curve`` another call.
+    """
+
+    name: str
+    parameters: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +57,17 @@ class Term:
 
     Args:
         name: Registered reward name, or ``file.py:Class`` / ``file.py:function``.
-        options: Options as written (plain Python literals).
+        options: Options as written (plain Python literals); ``FIRST_OPTION`` for the one without a name.
         weight: Finite and not negative; 0 makes a monitor.
+        curve: Scores the values in place of the reward's own curve.
+        risk: Standard deviations by which a value may be off, to the disadvantage of the score.
     """
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
     weight: float = 1.0
+    curve: CurveCall | None = None
+    risk: float = 0.0
 
 
 def parse(text: str) -> list[Term]:
@@ -54,6 +82,19 @@ def parse(text: str) -> list[Term]:
     return _Reader(text).read()
 
 
+def parse_one(text: str) -> Term:
+    """Read one reward without a weight; here a file may stand without quotes: ``file.py:Class(option=1)``.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    file = _BARE_FILE.fullmatch(text.strip())
+    term, *more = parse(json.dumps(file[1], ensure_ascii=False) + (file[2] or "") if file else text)
+    if more or term.weight != 1:
+        raise ConfigError(f"expected one reward without a weight, found {text!r}")
+    return term
+
+
 def format_expression(terms: list[Term] | tuple[Term, ...]) -> str:
     """Write terms as canonical text, such that ``parse`` gives the same terms back."""
     return " + ".join(_format_term(term) for term in terms)
@@ -61,17 +102,33 @@ def format_expression(terms: list[Term] | tuple[Term, ...]) -> str:
 
 def _format_term(term: Term) -> str:
     name = term.name if term.name.isidentifier() else json.dumps(term.name, ensure_ascii=False)
-    options = ", ".join(f"{key}={value!r}" for key, value in term.options.items())
-    call = f"{name}({options})" if options else name
+    options = dict(term.options)
+    if term.curve is not None:
+        options[CURVE] = term.curve
+    if term.risk:
+        options[RISK] = term.risk
+    call = _format_call(name, options)
     weight = repr(float(term.weight)).removesuffix(".0")
     return call if weight == "1" else f"{weight}*{call}"
+
+
+def _format_call(name: str, options: dict[str, Any]) -> str:
+    written = [
+        f"{key}={_format_value(value)}" if key else _format_value(value) for key, value in options.items()
+    ]
+    return f"{name}({', '.join(written)})" if written else name
+
+
+def _format_value(value: Any) -> str:
+    return _format_call(value.name, value.parameters) if isinstance(value, CurveCall) else repr(value)
 
 
 class _Reader:
     """Walks the syntax tree of one expression and remembers the text for error messages."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, kind: str = "reward expression") -> None:
         self.text = " ".join(text.splitlines()).strip()
+        self.kind = kind
 
     def read(self) -> list[Term]:
         if not self.text:
@@ -93,12 +150,15 @@ class _Reader:
                 return ast.parse(self.text, mode="eval").body
         except SyntaxError as error:
             column = min((error.offset or len(self.text) + 1) - 1, len(self.text))  # 0: at the end
-            reason = f"not a reward expression ({error.msg})"
+            reason = f"not a {self.kind} ({error.msg})"
             if ".py:" in self.text:
                 reason += '; a file needs quotes: "my_rewards.py:Hardness"(target=30)'
             raise self._wrong_at(column, reason) from None
         except (ValueError, RecursionError, MemoryError) as error:
-            raise ConfigError(f"cannot read the reward expression: {error}") from None
+            raise ConfigError(f"cannot read the {self.kind}: {error}") from None
+
+    def read_curve(self) -> CurveCall:
+        return self._curve(self._tree())
 
     def _summands(self, node: ast.expr) -> list[ast.expr]:
         stack, found = [node], []
@@ -116,7 +176,9 @@ class _Reader:
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
             raise self._wrong(node, "a weight cannot be negative; turn the reward's own curve round instead")
         if isinstance(node, ast.Call):
-            return Term(self._name(node.func), self._options(node))
+            options = self._options(node)
+            curve, risk = options.pop(CURVE, None), options.pop(RISK, 0.0)
+            return Term(self._name(node.func), options, curve=curve, risk=risk)
         return Term(self._name(node))
 
     def _weighted(self, node: ast.BinOp) -> Term:
@@ -134,8 +196,7 @@ class _Reader:
         weight = self._number(left)
         if weight < 0:
             raise self._wrong(left, "a weight cannot be negative; turn the reward's own curve round instead")
-        term = self._term(right)
-        return Term(term.name, term.options, weight)
+        return replace(self._term(right), weight=weight)
 
     def _name(self, node: ast.expr) -> str:
         if isinstance(node, ast.Name):
@@ -150,16 +211,43 @@ class _Reader:
         raise self._wrong(node, f"{_describe(node)} is not allowed here; expected a reward name")
 
     def _options(self, node: ast.Call) -> dict[str, Any]:
-        if node.args:
-            raise self._wrong(node.args[0], "options are written as name=value")
         options: dict[str, Any] = {}
+        for argument in node.args:
+            if options or not (isinstance(argument, ast.Constant) and isinstance(argument.value, str)):
+                raise self._wrong(
+                    argument, "options are written as name=value; only one text may stand without a name"
+                )
+            options[FIRST_OPTION] = argument.value
         for keyword in node.keywords:
             if keyword.arg is None:
                 raise self._wrong(keyword.value, "** is not allowed; write each option as name=value")
             if keyword.arg in options:
                 raise self._wrong(keyword.value, f"option {keyword.arg!r} is given twice")
-            options[keyword.arg] = self._literal(keyword.value)
+            options[keyword.arg] = self._value(keyword.arg, keyword.value)
         return options
+
+    def _value(self, option: str, node: ast.expr) -> Any:
+        if option == CURVE:
+            return self._curve(node)
+        if option == RISK:
+            return self._risk(node)
+        return self._literal(node)
+
+    def _curve(self, node: ast.expr) -> CurveCall:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            return _Reader(node.value, "curve").read_curve()
+        if isinstance(node, ast.Name):
+            return CurveCall(node.id)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            if node.args:
+                raise self._wrong(node.args[0], "parameters of a curve are written as name=value")
+            return CurveCall(node.func.id, self._options(node))
+        raise self._wrong(node, f"{_describe(node)} is no curve; expected for example step(low=1, high=3)")
+
+    def _risk(self, node: ast.expr) -> float:
+        if not _is_number(node) or (risk := self._number(node)) < 0:
+            raise self._wrong(node, "risk is a number of standard deviations, 0 or more")
+        return risk
 
     def _literal(self, node: ast.expr) -> Any:
         if isinstance(node, ast.List):
@@ -189,7 +277,7 @@ class _Reader:
         return self._wrong_at(len(line[: node.col_offset].decode()), reason)
 
     def _wrong_at(self, column: int, reason: str) -> ConfigError:
-        return ConfigError(f"wrong reward expression: {reason}\n  {self.text}\n  {' ' * column}^")
+        return ConfigError(f"wrong {self.kind}: {reason}\n  {self.text}\n  {' ' * column}^")
 
 
 def _is_number(node: ast.expr) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import create_model
 
 from materium_rl.errors import RewardError
 from materium_rl.rewards.base import Result, Reward
+from materium_rl.rewards.expression import RESERVED_OPTIONS
 from materium_rl.rewards.shaping import Identity, Shaping
 
 if TYPE_CHECKING:
@@ -39,8 +40,8 @@ def reward_from_function(function: Callable[..., Any]) -> type[FunctionReward]:
     Args:
         function: ``function(structures, *, option=default, ...) -> list`` with one number,
             ``Measurement``, ``Invalid`` or ``Failure`` per structure. Its keyword-only parameters
-            become the reward's options. Attributes ``shaping`` (a curve), ``unit`` and
-            ``citation`` on the function are taken over.
+            become the reward's options. Attributes ``shaping`` (a curve), ``unit``,
+            ``citation``, ``version`` and ``cacheable`` on the function are taken over.
 
     Raises:
         RewardError: If the signature is a different one.
@@ -53,6 +54,7 @@ def reward_from_function(function: Callable[..., Any]) -> type[FunctionReward]:
             f"{function.__name__}{inspect.signature(function)} cannot be a reward: expected one argument, "
             "the list of structures, and keyword-only options, as in hardness(structures, *, target=30.0)"
         )
+    refuse_reserved([p.name for p in options], f"{function.__name__} cannot be a reward: it")
     fields: dict[str, Any] = {
         p.name: (
             Any if p.annotation is p.empty else p.annotation,
@@ -70,5 +72,21 @@ def reward_from_function(function: Callable[..., Any]) -> type[FunctionReward]:
     made.curve = getattr(function, "shaping", Identity())
     made.unit = getattr(function, "unit", "")
     made.citation = getattr(function, "citation", "")
+    made.version = getattr(function, "version", "")
+    made.cacheable = getattr(function, "cacheable", True)
     made.__doc__ = function.__doc__
     return made
+
+
+def refuse_reserved(options: Iterable[str], where: str) -> None:
+    """Refuse option names that every term of an expression has.
+
+    Raises:
+        RewardError: Names the option and its owner.
+    """
+    for name in RESERVED_OPTIONS:
+        if name in options:
+            raise RewardError(
+                f"{where} has an option {name!r}, but {' and '.join(RESERVED_OPTIONS)} belong to every term "
+                "of an expression; rename it"
+            )

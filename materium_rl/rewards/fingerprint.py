@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from materium_rl.rewards.elements import RARE_EARTHS
-from materium_rl.rewards.prototypes import RARE_EARTH, unreadable
+from materium_rl.rewards.prototypes import RARE_EARTH
 from materium_rl.rewards.shared import shared_work
+from materium_rl.rewards.symmetry import unreadable
 
 if TYPE_CHECKING:
     from pymatgen.core import Element, Species, Structure

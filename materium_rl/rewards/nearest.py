@@ -45,12 +45,26 @@ class NearestRows:
         rows = self._rows
         if not self._few:
             rows = self._candidates(query, count)
+        return self._sorted(query, rows)[:count]
+
+    def within(self, fingerprint: NDArray[np.float32], radius: float) -> list[tuple[int, float]]:
+        """Rows and distances of those nearer than ``radius``, the nearest first; equals by row."""
+        query = fingerprint[: self._size]
+        rows = self._rows
+        if not self._few:
+            rows = self._rows_at(self._built().query_ball_point(query, radius + _SLACK, p=np.inf))
+        return [(row, distance) for row, distance in self._sorted(query, rows) if distance < radius]
+
+    def _sorted(self, query: NDArray[np.float32], rows: NDArray[np.int64]) -> list[tuple[int, float]]:
         distances = self._distances(query, rows)
-        order = np.argsort(distances, kind="stable")[:count]
-        return [(int(rows[place]), float(distances[place])) for place in order]
+        order = np.argsort(distances, kind="stable")
+        return list(zip(rows[order].tolist(), distances[order].tolist(), strict=True))
+
+    def _rows_at(self, places: list[int]) -> NDArray[np.int64]:
+        return self._rows[np.sort(np.array(places, dtype=np.int64))]
 
     def _distances(self, query: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        return np.abs(self._table[rows, : self._size] - query).max(axis=1)  # type: ignore[no-any-return]
+        return np.abs(self._table[rows, : self._size] - query).max(axis=1, initial=0.0)  # type: ignore[no-any-return]
 
     def _candidates(self, query: NDArray[np.float32], count: int) -> NDArray[np.int64]:
         """Rows among which the ``count`` nearest are, and those as near as the last, in rising order."""
@@ -58,7 +72,7 @@ class NearestRows:
         reach, places = tree.query(query, k=count + _SPARE, p=np.inf)
         if reach[-1] < reach[count - 1] + _SLACK:  # more may be as near; this search is slower
             places = tree.query_ball_point(query, reach[count - 1] + _SLACK, p=np.inf)
-        return self._rows[np.sort(np.array(places, dtype=np.int64))]
+        return self._rows_at(places)
 
     def _built(self) -> cKDTree:
         if self._tree is None:

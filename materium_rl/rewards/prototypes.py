@@ -10,7 +10,6 @@ the lower number stands for both.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,38 +18,18 @@ from functools import cache
 from math import gcd
 from typing import TYPE_CHECKING
 
-import numpy as np
-from moyopy import minkowski_reduce
-
 from materium_rl.rewards.base import Failure, Invalid
 from materium_rl.rewards.elements import RARE_EARTHS
 from materium_rl.rewards.shared import shared_work
-from materium_rl.structures import minimum_distance_ratio
+from materium_rl.rewards.symmetry import Symmetry, search, symmetries
 
 if TYPE_CHECKING:
-    from moyopy import MoyoDataset
     from pymatgen.core import Structure
-
-SYMPREC = 0.1
-"""Å. The tolerance of every label; coordinates written on a token grid keep their symmetry at it."""
-FALLBACK_SYMPRECS = (0.03, 0.01, 0.001)
-"""Å. Tried in turn where the search fails, as it does when sites are closer than the tolerance."""
 
 MIRROR_IMAGES = {
     78: 76, 95: 91, 96: 92, 145: 144, 153: 151, 154: 152, 170: 169, 172: 171, 179: 178, 181: 180, 213: 212,
 }  # fmt: skip
 """The eleven enantiomorphic pairs of space groups: higher number -> lower number."""
-
-SMALLEST_VOLUME = 1e-3
-"""Å³. Cells below it have no inverse worth computing."""
-
-SMALLEST_DISTANCE_RATIO = 0.25
-"""Nearest distance over the sum of covalent radii; below it the tolerance of the symmetry search joins
-atoms, and the search may take hours."""
-
-SMALLEST_TRANSLATION = 1.0
-"""Å. The symmetry search did not come back from a cell with a translation of 0.61 Å, six times its tolerance;
-no crystal at ordinary pressure has one below 2 Å."""
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -149,7 +128,7 @@ def anonymous_formula(counts: Sequence[int]) -> str:
     return "".join(letter + (str(n) if n > 1 else "") for letter, n in zip(_LETTERS, amounts, strict=False))
 
 
-@shared_work("prototype")
+@shared_work("prototype", stored_as=Prototype)
 def prototypes(structures: Sequence[Structure]) -> list[Prototype | Invalid]:
     """Label N structures (about 0.5 ms each).
 
@@ -157,58 +136,35 @@ def prototypes(structures: Sequence[Structure]) -> list[Prototype | Invalid]:
         N prototypes; ``Invalid`` for a structure without sites or volume, with non-finite numbers,
         with disorder, or with species that are no elements.
     """
-    return [_prototype(structure) for structure in structures]
+    found = symmetries(structures)
+    return [
+        item if isinstance(item, Invalid) else _prototype(structure, item)
+        for structure, item in zip(structures, found, strict=True)
+    ]
 
 
-def unreadable(structure: Structure) -> str | None:
-    """Why neither prototype nor fingerprint of a structure can be told; None if they can."""
-    basis = structure.lattice.matrix
-    if len(structure) == 0:
-        return "the structure has no sites"
-    if not (np.isfinite(basis).all() and np.isfinite(structure.frac_coords).all()):
-        return "a lattice vector or coordinate is not finite"
-    if abs(np.linalg.det(basis)) < SMALLEST_VOLUME:
-        return f"the cell has less than {SMALLEST_VOLUME} Å³"
-    if not structure.is_ordered:
-        return "a site is shared by several species"
-    unknown = {str(site.specie) for site in structure if getattr(site.specie, "symbol", "") not in _FAMILY_OF}
-    if unknown:
-        return f"{', '.join(sorted(unknown))}: not an element"
-    if minimum_distance_ratio(structure) < SMALLEST_DISTANCE_RATIO:
-        return f"atoms overlap: nearer than {SMALLEST_DISTANCE_RATIO} of the sum of their covalent radii"
-    shortest = float(np.linalg.norm(np.array(minkowski_reduce(basis.tolist())[0]), axis=1).min())
-    if shortest < SMALLEST_TRANSLATION:
-        return f"a lattice translation of {shortest:.2f} Å; limit {SMALLEST_TRANSLATION:g} Å"
-    return None
-
-
-def _prototype(structure: Structure) -> Prototype | Invalid:
+def _prototype(structure: Structure, symmetry: Symmetry | Failure) -> Prototype:
     from pymatgen.core import Composition
 
-    problem = unreadable(structure)
-    if problem is not None:
-        return Invalid(problem)
     basis, positions = structure.lattice.matrix, structure.frac_coords
     symbols = [site.specie.symbol for site in structure]
     amounts = Counter(symbols)
-    label, counts, data = _label(basis, positions, symbols)
+    data = symmetry if isinstance(symmetry, Symmetry) else None
+    label = _label(symbols, data)
     merged = _merge_rare_earths(symbols)
-    merged_label, merged_counts, _ = (
-        (label, counts, data) if merged == symbols else _label(basis, positions, merged)
-    )
-    framework, _, _ = (
-        (label, counts, data) if len(amounts) == 1 else _label(basis, positions, ["X"] * len(symbols))
-    )
+    merged_label = label if merged == symbols else _label(merged, search(basis, positions, merged))
+    blank = ["X"] * len(symbols)
+    framework = label if len(amounts) == 1 else _label(blank, search(basis, positions, blank))
     return Prototype(
         formula=Composition(amounts).reduced_formula,
-        anonymous_formula=anonymous_formula(counts),
-        space_group_number=data.number if data else 1,
+        anonymous_formula=anonymous_formula(list(amounts.values())),
+        space_group_number=data.space_group_number if data else 1,
         label=label,
         merged_label=merged_label,
-        merged_anonymous_formula=anonymous_formula(merged_counts),
+        merged_anonymous_formula=anonymous_formula(list(Counter(merged).values())),
         framework_label=framework,
         family_formula=family_formula(amounts),
-        n_sites_primitive=len(data.prim_std_cell.numbers) if data else len(symbols),
+        n_sites_primitive=data.n_sites_primitive if data else len(symbols),
     )
 
 
@@ -219,74 +175,24 @@ def _merge_rare_earths(symbols: list[str]) -> list[str]:
     return ["La" if symbol in present else symbol for symbol in symbols]
 
 
-@cache
-def _quieten_moyopy() -> None:
-    """Silence moyopy's warning about each supercell: it says nothing that a label needs."""
-    logging.getLogger("moyo").setLevel(logging.ERROR)
-
-
-def space_group_number(structure: Structure, symprec: float) -> int | Invalid | Failure:
-    """Space group at one tolerance (about 0.2 ms).
-
-    Args:
-        structure: Any structure.
-        symprec: Å, at most ``SYMPREC``: what ``unreadable`` refuses was chosen for that tolerance.
-
-    Returns:
-        1 to 230, or why there is none.
-    """
-    problem = unreadable(structure)
-    if problem is not None:
-        return Invalid(problem)
-    symbols = [site.specie.symbol for site in structure]
-    names = sorted(set(symbols))
-    numbers = [names.index(symbol) for symbol in symbols]
-    data = _symmetry(structure.lattice.matrix, structure.frac_coords, numbers, (symprec,))
-    return Failure(f"no symmetry search succeeded at symprec {symprec:g} Å") if data is None else data.number
-
-
-def _symmetry(
-    basis: np.ndarray,
-    positions: np.ndarray,
-    numbers: list[int],
-    symprecs: Sequence[float] = (SYMPREC, *FALLBACK_SYMPRECS),
-) -> MoyoDataset | None:
-    """Symmetry at the first tolerance (Å) at which a search succeeds."""
-    import moyopy
-
-    _quieten_moyopy()
-    cell = moyopy.Cell(basis.tolist(), positions.tolist(), [number + 1 for number in numbers])
-    for symprec in symprecs:
-        try:
-            return moyopy.MoyoDataset(cell, symprec=symprec, rotate_basis=False)
-        except ValueError:  # moyopy's error for every search that does not close
-            continue
-    return None
-
-
-def _label(
-    basis: np.ndarray, positions: np.ndarray, kinds: list[str]
-) -> tuple[str, list[int], MoyoDataset | None]:
-    """Label a cell whose N sites carry ``kinds``; also return the sites per kind and the symmetry."""
+def _label(kinds: list[str], symmetry: Symmetry | None) -> str:
+    """Label of a cell whose N sites carry ``kinds``; of P1 where no symmetry search succeeded."""
     counts = Counter(kinds)
-    names = sorted(counts)
-    data = _symmetry(basis, positions, [names.index(kind) for kind in kinds])
     orbits: dict[str, Counter[str]] = {kind: Counter() for kind in counts}
-    if data is None:
+    if symmetry is None:
         space_group = 1
         for kind, count in counts.items():
             orbits[kind]["1(1)"] = count
     else:
-        space_group = MIRROR_IMAGES.get(data.number, data.number)
-        n_conventional = len(data.std_cell.numbers)
-        for representative, size in Counter(data.orbits).items():
-            multiplicity = size * n_conventional // len(kinds)
-            symbol = _site_symmetry(data.site_symmetry_symbols[representative], space_group)
+        number = symmetry.space_group_number
+        space_group = MIRROR_IMAGES.get(number, number)
+        for representative, size in Counter(symmetry.orbits).items():
+            multiplicity = size * symmetry.n_sites_conventional // len(kinds)
+            symbol = _site_symmetry(symmetry.site_symmetries[representative], space_group)
             orbits[kinds[representative]][f"{multiplicity}({symbol})"] += 1
     species = sorted((count, _orbit_text(orbits[kind])) for kind, count in counts.items())
     parts = [f"{letter}:{text}" for letter, (_, text) in zip(_LETTERS, species, strict=False)]
-    sizes = list(counts.values())
-    return "_".join([anonymous_formula(sizes), str(space_group), *parts]), sizes, data
+    return "_".join([anonymous_formula(list(counts.values())), str(space_group), *parts])
 
 
 def _orbit_text(orbits: Counter[str]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -76,6 +76,10 @@ class ReferenceIndex:
         self._known_labels = set(columns["label"]) | set(columns["merged_label"])
         self._known_frameworks = set(columns["framework_label"])
         self._known_substitutions = set(zip(columns["merged_label"], self.family_formulas, strict=True))
+        self._merged_labels, self._framework_labels = columns["merged_label"], columns["framework_label"]
+        self._per_prototype = Counter(self._merged_labels)
+        self._per_framework = Counter(self._framework_labels)
+        self._framework_codes = arrays["framework_label_code"]
         self._rows_of_formula = _rows(self.formulas)
         self._rows_of_anonymous = _rows(columns["merged_anonymous_formula"])
         self._family_codes = {text: code for code, text in enumerate(dict.fromkeys(self.family_formulas))}
@@ -213,6 +217,44 @@ class ReferenceIndex:
             self._nearest_of_anonymous[key] = NearestRows(self._fingerprints, rows)
         return self._nearest_of_anonymous[key]
 
+    def prototype_count(
+        self, structure: Structure, prototype: Prototype, fingerprint: Fingerprint, radius: float
+    ) -> int:
+        """How many references have this prototype, all rare earths being one element.
+
+        Where none has, the largest such number of the prototypes that it may be a distortion of, as
+        ``relative`` finds them.
+        """
+        found, group = self._per_prototype[prototype.merged_label], self._anonymous(prototype)
+        if found or group is None:
+            return found
+        rows = [row for row, _ in group.within(fingerprint, radius)]
+        if not rows:
+            near = [row for row, distance in group.nearest(fingerprint, 3) if distance < 2 * radius]
+            rows = [row for row in near if _same_sites(structure, self.structure(row))]
+        return max((self._per_prototype[self._merged_labels[row]] for row in rows), default=0)
+
+    def framework_count(
+        self, structure: Structure, prototype: Prototype, fingerprint: Fingerprint, radius: float
+    ) -> int:
+        """How many references have this arrangement of sites, all elements being one.
+
+        Where none has, the number of the framework that it is a distortion of: StructureMatcher tries the
+        nearest reference of each of the twenty nearest frameworks within ``radius``, elements ignored. (Of
+        200 references whose atoms were moved by 0.1 Å 38 got a new label, and for 37 of them it finds a
+        framework; by 0.2 Å 36 and 30. Of 30 real structures of a new label 4 are taken for distortions,
+        three of them nearer than 0.03.)
+        """
+        found = self._per_framework[prototype.framework_label]
+        if found:
+            return found
+        near = [row for row, _ in self._all.within(fingerprint, radius)]
+        firsts = np.unique(self._framework_codes[near], return_index=True)[1]
+        for place in np.sort(firsts)[:20]:
+            if _same_framework(structure, self.structure(near[place])):
+                return self._per_framework[self._framework_labels[near[place]]]
+        return 0
+
     def structure(self, row: int) -> Structure:
         """The reference structure of one row, as it was stored."""
         if row not in self._structures:
@@ -277,6 +319,18 @@ def _bundled() -> ReferenceIndex:
 
 def _same_sites(a: Structure, b: Structure) -> bool:
     return bool(_framework_matcher().fit(a, b))
+
+
+def _same_framework(a: Structure, b: Structure) -> bool:
+    """Elements ignored; the cell of the one may be reducible only as long as it is not distorted."""
+    return _same_sites(a, b) or _same_sites(_blank(a), _blank(b))
+
+
+def _blank(structure: Structure) -> Structure:
+    """The same sites, all of one element, so that the primitive cell is that of the framework."""
+    from pymatgen.core import Structure
+
+    return Structure(structure.lattice, ["H"] * len(structure), structure.frac_coords)
 
 
 @cache

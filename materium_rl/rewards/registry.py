@@ -12,22 +12,25 @@ import inspect
 import sys
 from collections import defaultdict
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from functools import cache, lru_cache
+from importlib.metadata import EntryPoint, distributions
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from materium_rl.errors import ConfigError, RewardError
 from materium_rl.rewards.base import Reward
-from materium_rl.rewards.external_function import reward_from_function
+from materium_rl.rewards.expression import FIRST_OPTION
+from materium_rl.rewards.external_function import refuse_reserved, reward_from_function
 
 GROUP = "materium_rl.rewards"
 
 _FROM_FILES: dict[str, type[Reward]] = {}
 _MODULES: dict[Path, ModuleType] = {}
+_DIGESTS: dict[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,7 @@ class RewardInfo:
 
 
 def available() -> list[RewardInfo]:
-    """List every reward known by name; a broken one is listed with its error."""
+    """List every reward known by name; a broken one, and a broken distribution (as ?), with its error."""
     found = []
     for name in sorted({*_by_name(), *_FROM_FILES}):
         try:
@@ -57,6 +60,9 @@ def available() -> list[RewardInfo]:
             found.append(RewardInfo(name, source=_sources(name), error=str(error)))
         else:
             found.append(RewardInfo(name, reward.unit, reward.scope, reward.requires, _sources(name)))
+    found += [
+        RewardInfo("?", source=name, error=error) for name, error in _installed(tuple(sys.path))[1].items()
+    ]
     return found
 
 
@@ -81,7 +87,8 @@ def find(name: str) -> type[Reward]:
         return _FROM_FILES[name]
     if points:
         return _load(points[0])
-    raise ConfigError(unknown("reward", name, [*_by_name(), *_FROM_FILES]))
+    broken = "".join(f"; {error}" for error in _installed(tuple(sys.path))[1].values())
+    raise ConfigError(unknown("reward", name, [*_by_name(), *_FROM_FILES]) + broken)
 
 
 def create(name: str, options: dict[str, Any]) -> Reward:
@@ -91,11 +98,39 @@ def create(name: str, options: dict[str, Any]) -> Reward:
         ConfigError: An unknown option or a wrong value.
     """
     reward = find(name)
+    options = named(reward, options)
     try:
         return reward(**options)
     except ValidationError as error:
         problems = "; ".join(_problem(reward, item) for item in error.errors())
         raise ConfigError(f"reward {name!r}: {problems}") from None
+
+
+def source(name: str) -> str:
+    """Where a reward comes from: distribution and version, or file."""
+    return name.rpartition(":")[0] if ".py:" in name else _sources(name)
+
+
+def options_of(reward: type[Reward]) -> dict[str, FieldInfo]:
+    """The fields of a reward by the names under which they are written as options, in their order."""
+    return {field.alias or name: field for name, field in reward.model_fields.items()}
+
+
+def named(reward: type[Reward], options: dict[str, Any]) -> dict[str, Any]:
+    """Options of which the one without a name has got that of the first option.
+
+    Raises:
+        ConfigError: There is none, or it is given by name as well.
+    """
+    if FIRST_OPTION not in options:
+        return options
+    given = options[FIRST_OPTION]
+    names = list(options_of(reward))
+    if not names:
+        raise ConfigError(f"reward {reward.name!r} has no options, found {given!r}")
+    if names[0] in options:
+        raise ConfigError(f"reward {reward.name!r}: option {names[0]!r} is given twice")
+    return {names[0]: given, **{key: value for key, value in options.items() if key != FIRST_OPTION}}
 
 
 def load_plugin(path: str | Path) -> list[str]:
@@ -131,6 +166,11 @@ def load_plugin(path: str | Path) -> list[str]:
     return list(classes)
 
 
+def plugin_digest(module_name: str) -> str | None:
+    """SHA-256 of a plugin file as it was when it was imported; None for other modules."""
+    return _DIGESTS.get(module_name)
+
+
 def unknown(kind: str, name: str, known: list[str]) -> str:
     """Say that ``name`` is unknown, with close matches and the full list."""
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
@@ -141,9 +181,36 @@ def unknown(kind: str, name: str, known: list[str]) -> str:
 def _by_name() -> dict[str, list[EntryPoint]]:
     """Entry points by reward name; the same one seen through two paths counts once."""
     grouped: dict[str, dict[tuple[str, str], EntryPoint]] = defaultdict(dict)
-    for point in entry_points(group=GROUP):
+    for point in _installed(tuple(sys.path))[0]:
         grouped[point.name].setdefault((_distribution(point), point.value), point)
     return {name: list(points.values()) for name, points in grouped.items()}
+
+
+@lru_cache(maxsize=1)
+def _installed(path: tuple[str, ...]) -> tuple[list[EntryPoint], dict[str, str]]:
+    """Entry points of the distributions on an import path, and what is wrong where they cannot be read.
+
+    Read once, as it takes tens of milliseconds: what is installed later is found by the next process. Of
+    several copies of a distribution the first on the path counts, as it does for an import.
+    """
+    points: list[EntryPoint] = []
+    unreadable: dict[str, str] = {}
+    seen: set[str] = set()
+    for distribution in distributions(path=list(path)):
+        try:
+            found = distribution.entry_points.select(group=GROUP)
+            name = distribution.name if found else ""
+        except Exception as error:  # noqa: BLE001 (whatever a damaged file makes the parser raise)
+            folder = str(getattr(distribution, "_path", distribution))
+            unreadable[Path(folder).name] = (
+                f"the distribution in {folder} has an entry_points.txt that cannot be read: "
+                f"{type(error).__name__}: {error}; reinstall it"
+            )
+            continue
+        if found and name not in seen:
+            seen.add(name)
+            points += found
+    return points, unreadable
 
 
 def _distribution(point: EntryPoint) -> str:
@@ -197,6 +264,7 @@ def _checked(value: object, where: str) -> type[Reward]:
         missing.insert(0, "name")
     if missing:
         raise RewardError(f"{where} lacks {', '.join(missing)}")
+    refuse_reserved(options_of(value), where)
     return value
 
 
@@ -212,6 +280,7 @@ def _module(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise ConfigError(f"reward file {path} is not a Python file (.py)")
     module = importlib.util.module_from_spec(spec)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
     sys.modules[name] = module  # before it runs: dataclasses and pydantic look the module up
     try:
         spec.loader.exec_module(module)
@@ -220,14 +289,16 @@ def _module(path: Path) -> ModuleType:
         raise RewardError(
             f"reward file {path} cannot be imported: {type(error).__name__}: {error}"
         ) from error
-    _MODULES[path] = module
+    _MODULES[path], _DIGESTS[name] = module, digest
     return module
 
 
 def _problem(reward: type[Reward], item: Any) -> str:
-    option = ".".join(map(str, item["loc"])) or "options"
+    option = ".".join(map(str, item["loc"]))
     if item["type"] == "extra_forbidden":
-        return unknown("option", option, list(reward.model_fields))
+        return unknown("option", option, list(options_of(reward)))
     if item["type"] == "missing":
         return f"option {option!r} is required"
+    if not item["loc"]:  # the options contradict each other, or more are needed
+        return str(item["msg"]).removeprefix("Value error, ")
     return f"option {option!r} = {item['input']!r}: {item['msg']}"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from materium_rl.rewards.base import Outcome
-from materium_rl.rewards.measuring import RESERVED_COLUMNS
+from materium_rl.rewards.execution.measuring import RESERVED_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,8 +27,8 @@ class TermScore:
         value: Raw value in the reward's unit; NaN unless ok.
         score: In [0, 1]; NaN unless ok.
         uncertainty: One standard deviation of the value; NaN if unknown.
-        contribution: weight * score / sum of weights, before the gates; 0 for monitors and gates,
-            NaN unless ok.
+        contribution: Its part of the reward, see ``rewards.aggregation``; 0 for monitors, NaN unless the
+            whole row is ok.
         reason: Why it is not ok.
         details: Further columns.
     """
@@ -51,6 +51,7 @@ class ScoredSample:
         outcome: Of the whole row.
         reason: Why it is invalid or failed, with the reward's name in front.
         reward: In [0, 1]; 0 if invalid, NaN if failed.
+        gate: Product of the gates' scores; 0 if invalid, NaN if failed.
         terms: By reward name, gates first.
         labels: formula, prototype, framework and so on; None where unknown.
         shared: Results of shared work by name (a ``Prototype`` under ``prototype``).
@@ -60,6 +61,7 @@ class ScoredSample:
     outcome: Outcome
     reason: str
     reward: float
+    gate: float
     terms: dict[str, TermScore]
     labels: dict[str, Any]
     shared: dict[str, Any]
@@ -95,8 +97,14 @@ class ScoreTable:
         """Raw values of one reward, float64 (N,); NaN where it gave none."""
         return np.array([row.terms[name].value for row in self.rows], dtype=np.float64)
 
+    def gated_scores(self, names: Sequence[str]) -> np.ndarray:
+        """Scores of K rewards times the gates, float64 (N, K); 0 where a row is invalid, NaN where failed."""
+        gates = np.array([row.gate for row in self.rows], dtype=np.float64).reshape(-1, 1)
+        scores = np.stack([self.scores(name) for name in names], axis=1)
+        return np.where(gates == 0, 0.0, scores * gates)
+
     def to_frame(self) -> pd.DataFrame:
-        """Flat columns: index, outcome, reason, reward, the labels, then ``<reward>.<column>``."""
+        """Flat columns: index, outcome, reason, reward, gate, the labels, then ``<reward>.<column>``."""
         import pandas as pd
 
         return pd.DataFrame([_flat(row) for row in self.rows])
@@ -108,6 +116,7 @@ def _flat(row: ScoredSample) -> dict[str, Any]:
         "outcome": row.outcome.value,
         "reason": row.reason,
         "reward": row.reward,
+        "gate": row.gate,
         **row.labels,
     }
     for name, term in row.terms.items():

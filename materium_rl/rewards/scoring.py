@@ -4,7 +4,7 @@ The reward of a structure is
 
     reward = aggregate(weight_i, score_i) * product of the gates' scores,
 
-in [0, 1]. Nothing is normalised over the batch: a score means the same in every step. Three outcomes
+in [0, 1]. Nothing is normalised over the batch here: a score means the same in every step. Three outcomes
 are never mixed: *ok*; *invalid* (the policy's fault, reward 0); *failed* (the evaluator's fault, reward
 NaN, to be left out). A failed monitor (weight 0, no gate) leaves the row as it is.
 """
@@ -12,22 +12,27 @@ NaN, to be left out). A failed monitor (weight 0, no gate) leaves the row as it 
 from __future__ import annotations
 
 import math
+import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from materium_rl.errors import ConfigError, RewardError
 from materium_rl.rewards import registry
-from materium_rl.rewards.backends import Backend, InlineBackend
+from materium_rl.rewards.aggregation import AGGREGATIONS, Aggregation, contributions, gate_of, reward_of
 from materium_rl.rewards.base import Failure, Invalid, Measurement, Outcome, Result, Reward
-from materium_rl.rewards.batches import Progress
+from materium_rl.rewards.execution.backends import Backend, InlineBackend
+from materium_rl.rewards.execution.batches import Progress
+from materium_rl.rewards.execution.cache import GIGABYTE, CacheSettings
+from materium_rl.rewards.execution.measuring import Plan, Sample, call, import_provider, load_reward
+from materium_rl.rewards.execution.workers import RayBackend
 from materium_rl.rewards.expression import Term, format_expression, parse
-from materium_rl.rewards.measuring import Plan, Sample, call, import_provider, load_reward
 from materium_rl.rewards.score_table import SKIPPED, ScoredSample, ScoreTable, TermScore
 from materium_rl.rewards.shared import sharing
-from materium_rl.rewards.workers import RayBackend
+from materium_rl.rewards.term_scores import TermScorer
 from materium_rl.structures import strip_oxidation_states
 
 if TYPE_CHECKING:
@@ -35,30 +40,6 @@ if TYPE_CHECKING:
 
 DEFAULT_GATES = ("validity", "stability", "uniqueness")
 MIN_ROWS_TO_STOP = 16
-
-Aggregation = Literal["sum", "geometric", "minimum"]
-
-
-def _sum(weights: Sequence[float], scores: Sequence[float]) -> float:
-    return sum(w * s for w, s in zip(weights, scores, strict=True)) / sum(weights)
-
-
-def _geometric(weights: Sequence[float], scores: Sequence[float]) -> float:
-    if min(scores) <= 0:
-        return 0.0
-    return math.exp(sum(w * math.log(s) for w, s in zip(weights, scores, strict=True)) / sum(weights))
-
-
-def _minimum(_weights: Sequence[float], scores: Sequence[float]) -> float:
-    return min(scores)
-
-
-AGGREGATIONS: dict[str, Callable[[Sequence[float], Sequence[float]], float]] = {
-    "sum": _sum,
-    "geometric": _geometric,
-    "minimum": _minimum,
-}
-"""Weighted arithmetic mean, weighted geometric mean, and the smallest score (weights > 0 take part)."""
 
 
 class Scorer:
@@ -74,10 +55,12 @@ class Scorer:
         chunk_size: Structures in one call of a reward.
         worker_memory: GB that a worker may take beyond its loaded models (Linux).
         plugins: Python files that define rewards.
-        shared: Shared work whose results are returned with each row. ``prototype`` also fills the
-            label columns.
+        shared: Shared work whose results are returned with each row, beside that of batch-scope
+            rewards. ``prototype`` also fills the label columns.
         max_failed: Stop when more than this share of a batch of at least 16 failed.
         ray_address: Ray cluster to join.
+        cache: Folder in which measurements are kept and found again (``rewards.execution.cache``).
+        cache_limit: Size in GB at which the oldest of them make room.
 
     Raises:
         ConfigError: A wrong expression, gate, option or setting.
@@ -98,6 +81,8 @@ class Scorer:
         shared: Sequence[str] = ("prototype",),
         max_failed: float = 0.5,
         ray_address: str | None = None,
+        cache: str | Path | None = None,
+        cache_limit: float = 1.0,
     ) -> None:
         if aggregation not in AGGREGATIONS:
             raise ConfigError(registry.unknown("aggregation", aggregation, list(AGGREGATIONS)))
@@ -107,19 +92,23 @@ class Scorer:
             )
         for path in plugins:
             registry.load_plugin(path)
-        self._aggregate = AGGREGATIONS[aggregation]
+        self.aggregation = aggregation
         self._max_failed = max_failed
-        self._shared = tuple(shared)
         self._started = False
+        self._said: set[str] = set()
         self.terms = parse(expression)
         self.weights, self.gates, self._rewards, terms = _assemble(self.terms, gates)
+        self._scorers = {name: TermScorer.of(reward, terms[name]) for name, reward in self._rewards.items()}
+        self._batch_names = [n for n, reward in self._rewards.items() if reward.scope == "batch"]
+        needed = (work for name in self._batch_names for work in self._rewards[name].requires)
+        self._shared = tuple(dict.fromkeys([*shared, *needed]))
         plan = Plan(
             terms=tuple(terms[n] for n, reward in self._rewards.items() if reward.scope == "structure"),
             screens=tuple(n for n in self.gates if self._rewards[n].screening),
             shared=self._shared,
             plugins=tuple(str(Path(path).resolve()) for path in plugins),
+            cache=_cache_settings(cache, cache_limit),
         )
-        self._batch_names = [n for n, reward in self._rewards.items() if reward.scope == "batch"]
         self._backend: Backend = (
             RayBackend(
                 plan,
@@ -192,7 +181,9 @@ class Scorer:
         readable = [i for i, item in enumerate(clean) if not isinstance(item, Invalid)]
         inputs: list[Structure] = [clean[i] for i in readable]  # type: ignore[misc]
         samples = self._backend.run(inputs, progress)
+        self._pass_on_notes(samples)
         self._measure_batch(inputs, samples)
+        self._check_uncertainties(samples)
         by_index = dict(zip(readable, samples, strict=True))
         table = ScoreTable(
             tuple(self._row(i, item, by_index.get(i, Sample())) for i, item in enumerate(clean))
@@ -250,11 +241,19 @@ class Scorer:
             outcome, reason = Outcome.INVALID, structure.reason
         else:
             outcome, reason = self._verdict(terms)
+        reward = gate = 0.0 if outcome is Outcome.INVALID else math.nan
+        if outcome is Outcome.OK:
+            scores = {name: term.score for name, term in terms.items()}
+            reward = reward_of(self.aggregation, self.weights, self.gates, scores)
+            gate = gate_of(self.gates, scores)
+            shares = contributions(self.aggregation, self.weights, self.gates, scores)
+            terms = {name: replace(term, contribution=shares[name]) for name, term in terms.items()}
         return ScoredSample(
             index=index,
             outcome=outcome,
             reason=reason,
-            reward=self._reward(outcome, terms),
+            reward=reward,
+            gate=gate,
             terms=terms,
             labels=_labels(structure, sample),
             shared=sample.labels,
@@ -265,18 +264,16 @@ class Scorer:
             return TermScore(SKIPPED, reason="not measured: turned down before")
         if isinstance(result, Invalid):
             return TermScore(Outcome.INVALID.value, reason=result.reason)
-        scored = result if isinstance(result, Failure) else _scored(self._rewards[name], result)
-        if isinstance(scored, Failure):
-            return TermScore(Outcome.FAILED.value, reason=scored.reason)
-        measurement, score = scored
-        total = sum(self.weights.values())
+        score = result if isinstance(result, Failure) else self._scorers[name].score(result)
+        if isinstance(score, Failure):
+            return TermScore(Outcome.FAILED.value, reason=score.reason)
+        assert isinstance(result, Measurement)
         return TermScore(
             Outcome.OK.value,
-            value=measurement.value,
+            value=result.value,
             score=score,
-            uncertainty=math.nan if measurement.uncertainty is None else measurement.uncertainty,
-            contribution=self.weights.get(name, 0.0) * score / total,
-            details=measurement.details,
+            uncertainty=math.nan if result.uncertainty is None else result.uncertainty,
+            details=result.details,
         )
 
     def _verdict(self, terms: Mapping[str, TermScore]) -> tuple[Outcome, str]:
@@ -286,14 +283,23 @@ class Scorer:
                     return outcome, f"{name}: {term.reason}"
         return Outcome.OK, ""
 
-    def _reward(self, outcome: Outcome, terms: Mapping[str, TermScore]) -> float:
-        if outcome is not Outcome.OK:
-            return 0.0 if outcome is Outcome.INVALID else math.nan
-        weighted = {name: weight for name, weight in self.weights.items() if weight > 0}
-        reward = self._aggregate(list(weighted.values()), [terms[name].score for name in weighted])
-        for name in self.gates:
-            reward *= terms[name].score
-        return min(1.0, max(0.0, reward))
+    def _pass_on_notes(self, samples: Sequence[Sample]) -> None:
+        """Say what the processes that measured have to say, each thing once."""
+        for note in dict.fromkeys(note for sample in samples for note in sample.notes):
+            if note not in self._said:
+                self._said.add(note)
+                warnings.warn(note, RuntimeWarning, stacklevel=3)
+
+    def _check_uncertainties(self, samples: Sequence[Sample]) -> None:
+        """A reward that never says how uncertain it is cannot be scored with a risk."""
+        for name, scorer in self._scorers.items():
+            results = [sample.results.get(name) for sample in samples] if scorer.risk else []
+            measured = [result for result in results if isinstance(result, Measurement)]
+            if measured and all(result.uncertainty is None for result in measured):
+                raise RewardError(
+                    f"{name}(risk={scorer.risk:g}): this reward gives no uncertainty; remove risk, or use a "
+                    "reward that measures with one, such as bandgap"
+                )
 
     def _check_failures(self, table: ScoreTable) -> None:
         failed = [row.reason for row in table if row.outcome is Outcome.FAILED]
@@ -327,11 +333,7 @@ def _assemble(
         reward, term = _create(gate)
         if reward.name in names:
             raise ConfigError(f"gate {reward.name!r} is given twice")
-        if (
-            reward.name in rewards
-            and gate.options
-            and rewards[reward.name].model_dump() != reward.model_dump()
-        ):
+        if reward.name in rewards and _differs(reward, gate, rewards[reward.name], built[reward.name]):
             raise ConfigError(
                 f"{reward.name!r} is both a gate and a term, with different options; give them to one only"
             )
@@ -342,11 +344,30 @@ def _assemble(
     return weights, tuple(names), {name: rewards[name] for name in order}, built
 
 
+def _cache_settings(folder: str | Path | None, gigabytes: float) -> CacheSettings | None:
+    if folder is None:
+        return None
+    path = Path(folder).expanduser().resolve()
+    if gigabytes <= 0:
+        raise ConfigError(f"cache_limit is a size in GB, more than 0, found {gigabytes:g}")
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"the cache of measurements is a folder, but {path} is a file")
+    return CacheSettings(str(path), int(gigabytes * GIGABYTE))
+
+
+def _differs(reward: Reward, gate: Term, other: Reward, term: Term) -> bool:
+    """Whether a gate asks for something else than the term of the same reward; a bare name does not."""
+    if not gate.options and gate.curve is None and not gate.risk:
+        return False
+    asked = (reward.model_dump(), gate.curve, gate.risk)
+    return asked != (other.model_dump(), term.curve, term.risk)
+
+
 def _create(term: Term) -> tuple[Reward, Term]:
     """Build a term's reward; a file is named by its full path, as workers may run elsewhere."""
     path, separator, attribute = term.name.rpartition(":")
     if separator:
-        term = Term(f"{Path(path).expanduser().resolve()}:{attribute}", term.options, term.weight)
+        term = replace(term, name=f"{Path(path).expanduser().resolve()}:{attribute}")
     return registry.create(term.name, term.options), term
 
 
@@ -358,16 +379,6 @@ def _cleaned(structure: Structure | Invalid | None) -> Structure | Invalid:
     if not structure.is_ordered:
         return Invalid("the structure has disordered sites")
     return strip_oxidation_states(structure)
-
-
-def _scored(reward: Reward, measurement: Measurement) -> tuple[Measurement, float] | Failure:
-    try:
-        score = float(reward.shaping()(measurement.value))
-    except (TypeError, ValueError, ArithmeticError, NotImplementedError) as error:
-        return Failure(f"the shaping of {measurement.value:g} raised {type(error).__name__}: {error}")
-    if not 0.0 <= score <= 1.0:
-        return Failure(f"the shaping of {measurement.value:g} gave {score}; expected a score in [0, 1]")
-    return measurement, score
 
 
 def _labels(structure: Structure | Invalid, sample: Sample) -> dict[str, Any]:

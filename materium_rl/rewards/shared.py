@@ -2,12 +2,13 @@
 
 A provider is a plain batch function marked with ``@shared_work("name")``. Inside ``with sharing():``
 (the scorer opens it around each chunk) its result is kept per structure object; outside, it simply
-computes.
+computes. Work that says what its results are (``stored_as``) is also kept in the cache on disk, if there is
+one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
+
+    from materium_rl.rewards.execution.cache import MeasurementCache
 
 BatchFunction = Callable[[Sequence["Structure"]], list[Any]]
 
@@ -25,9 +28,15 @@ class SharedResults:
     """Results by name of the work and structure object.
 
     The structure is kept with its results: as long as they are there, its id belongs to no other.
+
+    Args:
+        wanted: Names of all work that this chunk will need.
+        cache: Results of earlier times.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: Collection[str] = (), cache: MeasurementCache | None = None) -> None:
+        self.wanted = frozenset(wanted)
+        self.cache = cache
         self._results: dict[tuple[str, int], tuple[Structure, Any]] = {}
 
     def add(self, name: str, structure: Structure, result: Any) -> None:
@@ -51,9 +60,14 @@ _STORE: ContextVar[SharedResults | None] = ContextVar("shared_work", default=Non
 
 
 @contextmanager
-def sharing() -> Iterator[SharedResults]:
-    """Keep the results of shared work until the end of this block."""
-    store = SharedResults()
+def sharing(wanted: Collection[str] = (), cache: MeasurementCache | None = None) -> Iterator[SharedResults]:
+    """Keep the results of shared work until the end of this block.
+
+    Args:
+        wanted: Names of all work that will be needed, so that one provider can do the work of two at once.
+        cache: Where results are kept beyond it.
+    """
+    store = SharedResults(wanted, cache)
     token = _STORE.set(store)
     try:
         yield store
@@ -61,8 +75,21 @@ def sharing() -> Iterator[SharedResults]:
         _STORE.reset(token)
 
 
-def shared_work(name: str) -> Callable[[BatchFunction], BatchFunction]:
-    """Register a batch function whose results are computed once per structure."""
+def wanted(name: str) -> bool:
+    """Whether the work ``name`` will be needed for the same structures."""
+    store = _STORE.get()
+    return store is not None and name in store.wanted
+
+
+def shared_work(name: str, *, stored_as: type | None = None) -> Callable[[BatchFunction], BatchFunction]:
+    """Register a batch function whose results are computed once per structure.
+
+    Args:
+        name: Name in ``requires``.
+        stored_as: Type of a result (a dataclass, float, ...) that may be kept on disk. Give it only where the
+            result depends on nothing but the structure, the source of the function's package and the
+            libraries.
+    """
 
     def decorate(function: BatchFunction) -> BatchFunction:
         @wraps(function)
@@ -72,7 +99,8 @@ def shared_work(name: str) -> Callable[[BatchFunction], BatchFunction]:
                 return function(structures)
             todo = [s for s in structures if not store.has(name, s)]
             if todo:
-                for structure, result in zip(todo, function(todo), strict=True):
+                results = _computed(name, function, stored_as, todo, store.cache)
+                for structure, result in zip(todo, results, strict=True):
                     store.add(name, structure, result)
             return [store.get(name, s) for s in structures]
 
@@ -80,3 +108,24 @@ def shared_work(name: str) -> Callable[[BatchFunction], BatchFunction]:
         return wrapper
 
     return decorate
+
+
+def _computed(
+    name: str,
+    function: BatchFunction,
+    stored_as: type | None,
+    structures: list[Structure],
+    cache: MeasurementCache | None,
+) -> list[Any]:
+    """Results from the disk where they are there, else from the function."""
+    if cache is None or stored_as is None:
+        return function(structures)
+    from materium_rl.rewards.execution import provenance
+    from materium_rl.rewards.execution.cache import codec_of
+
+    subject = provenance.of_work(name, function)
+    return (
+        function(structures)
+        if subject is None
+        else cache.recall(subject, structures, function, codec_of(stored_as))
+    )

@@ -61,6 +61,32 @@ def _linear_part(values: np.ndarray, descriptors: np.ndarray, floors: np.ndarray
     return explained
 
 
+def normalized_terms(scores: np.ndarray, weights: np.ndarray, group_size: int) -> np.ndarray:
+    """Scores relative to their group, each term in units of its own spread there, times its weight.
+
+    So that a term whose scores differ little is heard beside one whose scores differ much. The sum over the
+    terms, through ``group_advantages``, which scales it over the batch, is GDPO (arXiv 2601.05242).
+
+    Args:
+        scores: (B, K), groups adjacent; a row with a NaN could not be measured.
+        weights: (K,), positive.
+        group_size: G, divides B.
+
+    Returns:
+        (B, K), the weights adding up to 1; NaN where a row could not be measured, 0 for a term that is
+        equal all over the group.
+    """
+    grouped = scores.reshape(-1, group_size, scores.shape[1])
+    known = ~np.isnan(grouped).any(axis=2, keepdims=True)
+    count = np.maximum(known.sum(axis=1, keepdims=True), 1)
+    mean = np.where(known, grouped, 0.0).sum(axis=1, keepdims=True) / count
+    centred = np.where(known, grouped - mean, 0.0)
+    spread = np.sqrt((centred**2).sum(axis=1, keepdims=True) / count)
+    units = np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 1e-9)
+    parts: np.ndarray = np.where(known, units * (weights / weights.sum()), np.nan)
+    return parts.reshape(scores.shape)
+
+
 def zero_spread_fraction(rewards: np.ndarray, group_size: int) -> float:
     """Share of groups in which all known rewards are equal."""
     grouped = rewards.reshape(-1, group_size)

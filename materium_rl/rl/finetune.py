@@ -17,8 +17,8 @@ from materium_rl.policies.loading import Policy, load_policy
 from materium_rl.policies.sampling import sample_many
 from materium_rl.processes import launched
 from materium_rl.rewards.base import Measurement
+from materium_rl.rewards.catalogue.validity import Validity
 from materium_rl.rewards.scoring import Scorer
-from materium_rl.rewards.validity import Validity
 from materium_rl.rl.grpo import CrystalGRPOTrainer
 from materium_rl.rl.guards import Guards
 from materium_rl.rl.progress import Progress

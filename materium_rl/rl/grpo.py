@@ -25,8 +25,9 @@ from materium_rl.memory import release_memory
 from materium_rl.policies.loading import Policy, load_policy, save_policy
 from materium_rl.policies.modeling import CrystalForCausalLM
 from materium_rl.rewards.base import Outcome
+from materium_rl.rewards.score_table import ScoreTable
 from materium_rl.rewards.scoring import Scorer
-from materium_rl.rl.advantages import group_advantages, zero_spread_fraction
+from materium_rl.rl.advantages import group_advantages, normalized_terms, zero_spread_fraction
 from materium_rl.rl.guards import Guards
 from materium_rl.rl.progress import Progress
 from materium_rl.rl.replay import Memory, ReplayBuffer
@@ -90,17 +91,35 @@ class CrystalGRPOTrainer(GRPOTrainer):
         )
         rewards, valid = rollout.table.rewards, rollout.table.outcomes != "invalid"
         standard = self.guards.standardise(rollout.structures)
+        signal, columns = self._signal(rollout.table)
         advantages = group_advantages(
-            rewards**rl.reward_power, rl.group_size, descriptors=standard, floors=self.guards.is_floor
+            signal, rl.group_size, descriptors=standard, floors=self.guards.is_floor
         )
         advantages += np.where(np.isnan(rewards), 0.0, self.guards.restoring(standard, valid))
-        self._record(step, rollout, advantages)
+        self._record(step, rollout, columns | {"advantage": advantages})
         self._remember(step, rollout)
         release_memory()
         torch.manual_seed(
             self.config.seed * 1_000_003 + step
         )  # TRL shuffles the batch: the same after a resume
         return self._loss_inputs(rollout, advantages)
+
+    def _signal(self, table: ScoreTable) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """What the advantages are relative to, (B,), and columns to record of it.
+
+        The rewards, or the sum of the terms, each normalised within its group.
+        """
+        power, weights = self.config.rl.reward_power, self.scorer.weights
+        if self.scorer.aggregation != "normalized":
+            return table.rewards**power, {}
+        names = [name for name, weight in weights.items() if weight > 0]
+        parts = normalized_terms(
+            table.gated_scores(names) ** power,
+            np.array([weights[name] for name in names]),
+            self.config.rl.group_size,
+        )
+        columns = {f"{name}.normalized": part for name, part in zip(names, parts.T, strict=True)}
+        return parts.sum(axis=1), columns
 
     def _remember(self, step: int, rollout: Rollout) -> None:
         """Take the batch into the replay buffer, and draw what this update imitates."""
@@ -159,9 +178,8 @@ class CrystalGRPOTrainer(GRPOTrainer):
         first = input_ids.shape[1] - logits_to_keep
         return *log_probs_by_length(policy, input_ids, self.config.rl.temperature, first), None
 
-    def _record(self, step: int, rollout: Rollout, advantages: np.ndarray) -> None:
-        frame = rollout.to_frame()
-        frame["advantage"] = advantages
+    def _record(self, step: int, rollout: Rollout, columns: dict[str, np.ndarray]) -> None:
+        frame = rollout.to_frame().assign(**columns)
         self.run.write_samples(step, frame)
         metrics = rollout_metrics(frame, self.scorer.names)
         metrics["frac_reward_zero_std"] = zero_spread_fraction(

@@ -17,11 +17,13 @@ from pymatgen.core import Lattice, Structure
 from materium_rl.config import CompareConfig, ModelConfig, RewardConfig
 from materium_rl.evaluation import compare as module
 from materium_rl.evaluation.compare import compare, display_names, evaluate_structures, make_scorer
+from materium_rl.evaluation.discoveries import find
 from materium_rl.evaluation.metrics import DEFINITIONS, Figure
+from materium_rl.evaluation.sources import read_samples
 from materium_rl.evaluation.table import format_ratio, markdown_table, verdict
 from materium_rl.policies.loading import build_model, save_policy
-from materium_rl.rewards.bandgap import BandGap
 from materium_rl.rewards.base import Invalid
+from materium_rl.rewards.catalogue.bandgap import BandGap
 from materium_rl.rewards.scoring import Scorer
 from materium_rl.structure_files import read_structures
 from materium_rl.tokenizer import TokenizerSettings
@@ -67,6 +69,20 @@ def test_files(config: CompareConfig, printed: str) -> None:
     ]
     assert "\x1b" not in printed
     assert "…" not in printed
+
+
+def test_its_folder_is_a_source_of_discoveries(config: CompareConfig, printed: str) -> None:
+    samples = read_samples(config.out)
+    assert len(samples) == 2 * N
+    assert samples.unread == []
+    assert samples.origin["seed"] == config.seed
+    assert set(samples.frame["policy"]) == {"tiny", "tiny-2"}
+    assert samples.frame["policy_sha256"].nunique() == 2
+    alone = read_samples(config.out / "samples_tiny-2.parquet")
+    assert alone.frame["cif"].tolist() == samples.frame["cif"].tolist()[N:]
+    assert set(alone.frame["policy"]) == {"tiny-2"}
+    found = find(samples, sort="e_above_hull", top=3)
+    assert len(found.discoveries) == min(3, found.passed)
 
 
 def test_samples_have_verdicts_and_readable_structures(config: CompareConfig, printed: str) -> None:

@@ -44,7 +44,7 @@ from materium_rl.policies.loading import build_model, load_policy, save_policy
 from materium_rl.policies.modeling import CrystalForCausalLM
 from materium_rl.pretrain import pretrain
 from materium_rl.resources import TOKENIZER_VERSION
-from materium_rl.rewards.novelty import Novelty, Tier
+from materium_rl.rewards.catalogue.novelty import Novelty, Tier
 from materium_rl.rewards.references import ReferenceIndex
 from materium_rl.runs import RunFolder
 from materium_rl.structure_files import write_structures

@@ -15,8 +15,8 @@ import torch
 from pydantic import ValidationError
 from pymatgen.core import Lattice, Structure
 
-from materium_rl.rewards.bandgap import BandGap
 from materium_rl.rewards.base import Failure, Invalid, Measurement
+from materium_rl.rewards.catalogue.bandgap import BandGap
 from materium_rl.rewards.megnet import ShiftedSoftplus, Update, hard_sigmoid
 from materium_rl.rewards.megnet_ensemble import prepare
 from materium_rl.rewards.shaping import TargetWindow
@@ -110,6 +110,41 @@ def test_reproduces_the_values_its_authors_printed():
     printed = [7.7208586, 6.888315, 6.302729, 7.1203156, 5.1465106, 5.3330636]
     graph = prepare(CRYSTALS["Al2O3"], ensemble.config)
     np.testing.assert_allclose(ensemble.predict([graph], "experiment")[:, 0], printed, atol=0.01)
+
+
+def rock_salt(a: float, cation: str, anion: str) -> Structure:
+    return Structure(fcc(a), [cation, anion], [[0] * 3, [0.5] * 3])
+
+
+def zinc_blende(a: float, cation: str, anion: str) -> Structure:
+    return Structure(fcc(a), [cation, anion], [[0] * 3, [0.25] * 3])
+
+
+# Gaps in eV: PBE of the Materials Project; HSE of Heyd et al., J. Chem. Phys. 123, 174101 (2005); measured.
+GAPS = {
+    "Si": (zinc_blende(5.431, "Si", "Si"), 0.6, 1.3, 1.2),
+    "GaAs": (zinc_blende(5.653, "Ga", "As"), 0.2, 1.2, 1.5),
+    "ZnS": (zinc_blende(5.409, "Zn", "S"), 2.0, 3.4, 3.7),
+    "MgO": (rock_salt(4.212, "Mg", "O"), 4.4, 6.5, 7.8),
+    "Cu": (Structure(fcc(3.615), ["Cu"], [[0] * 3]), 0.0, 0.0, 0.0),
+}
+
+
+@pytest.mark.parametrize(("fidelity", "column"), [("pbe", 1), ("hse", 2), ("experiment", 3)])
+def test_gaps_of_known_crystals_at_each_fidelity(fidelity, column):
+    results = BandGap(fidelity=fidelity, members="all").measure([row[0] for row in GAPS.values()])
+    for (name, row), result in zip(GAPS.items(), results, strict=True):
+        assert result.value == pytest.approx(row[column], abs=0.5, rel=0.1), name
+
+
+def test_fidelities_are_told_apart():
+    """PBE gaps are the smallest, those of GLLB-SC and experiment above those of HSE."""
+    crystals = [rock_salt(5.64, "Na", "Cl"), rock_salt(4.212, "Mg", "O"), zinc_blende(5.409, "Zn", "S")]
+    pbe, hse, measured, gllb = (
+        [result.value for result in BandGap(fidelity=name).measure(crystals)]
+        for name in ("pbe", "hse", "experiment", "gllb-sc")
+    )
+    assert all(a < b < min(c, d) for a, b, c, d in zip(pbe, hse, measured, gllb, strict=True))
 
 
 def test_metal_has_no_negative_gap():
@@ -217,7 +252,7 @@ def test_activations_are_those_of_keras():
 
 
 def test_import_stays_light():
-    code = "import sys, materium_rl.rewards.bandgap; sys.exit('torch' in sys.modules)"
+    code = "import sys, materium_rl.rewards.catalogue.bandgap; sys.exit('torch' in sys.modules)"
     root = Path(__file__).resolve().parents[2]
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
 

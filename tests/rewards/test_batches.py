@@ -10,8 +10,8 @@ import pytest
 
 from materium_rl.errors import RewardError
 from materium_rl.rewards.base import Failure, Measurement
-from materium_rl.rewards.batches import Batch, Task
-from materium_rl.rewards.measuring import Part, Sample
+from materium_rl.rewards.execution.batches import Batch, Task
+from materium_rl.rewards.execution.measuring import Part, Sample
 
 PARTS = [Part("term", "a"), Part("term", "b"), Part("label", "c")]
 Fate = Callable[[list[Task], int], str]

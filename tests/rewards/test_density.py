@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from pymatgen.core import Lattice, Structure
 
 from materium_rl.rewards.base import Failure, Invalid
-from materium_rl.rewards.density import Density
+from materium_rl.rewards.catalogue.density import Density
 
 SALT = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.6402), ["Na", "Cl"], [[0] * 3, [0.5] * 3])
 IRON = Structure(Lattice.cubic(2.8665), ["Fe", "Fe"], [[0] * 3, [0.5] * 3])

@@ -6,10 +6,10 @@ import pytest
 from pydantic import ValidationError
 from pymatgen.core import Lattice, Structure
 
-from materium_rl.rewards import formation_energy as module
 from materium_rl.rewards.base import Failure, Invalid, Measurement
-from materium_rl.rewards.formation_energy import FormationEnergy
-from materium_rl.rewards.stability import Stability
+from materium_rl.rewards.catalogue import formation_energy as module
+from materium_rl.rewards.catalogue.formation_energy import FormationEnergy
+from materium_rl.rewards.catalogue.stability import Stability
 
 COPPER = Structure.from_spacegroup("Fm-3m", Lattice.cubic(3.62), ["Cu"], [[0] * 3])
 SALT = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.69), ["Na", "Cl"], [[0] * 3, [0.5] * 3])

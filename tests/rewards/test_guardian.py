@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from materium_rl.rewards import guardian
+from materium_rl.rewards.execution import guardian
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 WORKER = """
 import os, subprocess, time
-from materium_rl.rewards import worker_process
+from materium_rl.rewards.execution import worker_process
 worker_process._start_guardian()
 pids = [subprocess.Popen(["sleep", "300"]).pid,
         subprocess.Popen(["sleep", "300"], start_new_session=True).pid,

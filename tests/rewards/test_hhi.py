@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from pymatgen.core import Lattice, Structure
 
 from materium_rl.rewards.base import Failure, Invalid
-from materium_rl.rewards.hhi import HHI
+from materium_rl.rewards.catalogue.hhi import HHI
 
 
 def of(*symbols: str) -> Structure:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from materium_rl.rewards import energies as energies_module
 from materium_rl.rewards.base import Failure, Invalid, Measurement
-from materium_rl.rewards.energies import chgnet_energies, chgnet_predictions, load_chgnet
-from materium_rl.rewards.magnetic_density import MagneticDensity
+from materium_rl.rewards.catalogue.magnetic_density import MagneticDensity
+from materium_rl.rewards.energies import chgnet_energies, chgnet_predictions
+from materium_rl.rewards.potentials import chgnet
+from materium_rl.rewards.potentials.chgnet import load_chgnet
 from materium_rl.rewards.shared import sharing
 
 IRON = Structure(Lattice.cubic(2.83), ["Fe", "Fe"], [[0] * 3, [0.5] * 3])
@@ -73,9 +75,9 @@ def test_moments_stay_with_their_structure_when_a_batch_is_sorted():
 
 def test_energies_and_moments_are_one_pass(monkeypatch):
     calls = []
-    real = energies_module._predict
+    real = chgnet._evaluate
     monkeypatch.setattr(
-        energies_module, "_predict", lambda graphs: (calls.append(len(graphs)), real(graphs))[1]
+        chgnet, "_evaluate", lambda batch, forces: (calls.append(len(batch)), real(batch, forces))[1]
     )
     with sharing():
         MagneticDensity().measure([IRON, SALT])
@@ -88,10 +90,8 @@ def test_no_number_for_what_cannot_be_measured(monkeypatch):
     assert isinstance(isolated, Invalid)
     assert isinstance(berkelium, Failure)
     assert "atomic number 97" in berkelium.reason
-    import torch
-
-    broken = {"e": torch.tensor([-5.0]), "m": [torch.tensor([math.nan, 1.0])]}
-    monkeypatch.setattr(load_chgnet(), "forward", lambda graphs, task: broken)
+    broken = np.array([-5.0, -5.0]), np.array([math.nan, 1.0]), None
+    monkeypatch.setattr(chgnet, "load_network", lambda: lambda graph, forces: broken)
     (result,) = MagneticDensity().measure([IRON])
     assert isinstance(result, Failure)
     assert "not finite" in result.reason

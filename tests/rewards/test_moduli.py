@@ -8,8 +8,8 @@ from pydantic import ValidationError
 from pymatgen.core import Lattice, Structure
 
 from materium_rl.rewards.base import Failure, Invalid, Measurement
+from materium_rl.rewards.catalogue.moduli import BulkModulus, ShearModulus
 from materium_rl.rewards.megnet_ensemble import MEGNetEnsemble
-from materium_rl.rewards.moduli import BulkModulus, ShearModulus
 from materium_rl.rewards.shaping import SoftStep, TargetWindow
 
 

@@ -21,6 +21,7 @@ def test_tree_equals_brute_force(monkeypatch: pytest.MonkeyPatch, size: int | No
     for query in (*rng.random((40, 12)).astype(np.float32), *table[:10]):
         assert many.nearest(query) == few.nearest(query)
         assert many.nearest(query, 3) == few.nearest(query, 3)
+        assert many.within(query, 0.4) == few.within(query, 0.4)
     assert many._tree is not None
     assert few._tree is None
 
@@ -30,4 +31,6 @@ def test_known_answer() -> None:
     query = np.zeros(2, dtype=np.float32)
     assert NearestRows(table).nearest(query, 9) == [(0, 0.0), (1, 3.0), (2, 4.0), (3, 9.0)]
     assert NearestRows(table, np.array([1, 3])).nearest(query) == [(1, 3.0)]
+    assert NearestRows(table).within(query, 4.0) == [(0, 0.0), (1, 3.0)]
+    assert NearestRows(table).within(query - 1, 1.0) == []
     assert NearestRows(table, np.array([1, 3]), size=1).nearest(query) == [(3, 0.5)]

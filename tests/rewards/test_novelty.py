@@ -12,8 +12,8 @@ from pymatgen.core import Lattice, Structure
 
 from materium_rl.errors import AssetError
 from materium_rl.rewards.base import Invalid, Measurement
+from materium_rl.rewards.catalogue.novelty import BANDS, Novelty, Tier
 from materium_rl.rewards.fingerprint import N_ALL, fingerprints
-from materium_rl.rewards.novelty import BANDS, Novelty, Tier
 from materium_rl.rewards.prototypes import prototypes
 from materium_rl.rewards.references import ReferenceIndex, build_arrays
 from materium_rl.structure_files import read_structures

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from pymatgen.core import Lattice, Structure
 
-from materium_rl.rewards.packing import pack, unpack
+from materium_rl.rewards.execution.packing import pack, unpack
 from materium_rl.structures import strip_oxidation_states
 
 

@@ -9,7 +9,7 @@ import pytest
 from pymatgen.core import Lattice, Structure
 from rich.console import Console
 
-from materium_rl.rewards.progress import scoring_bar
+from materium_rl.rewards.execution.progress import scoring_bar
 from materium_rl.rewards.scoring import Scorer
 
 LENGTH = f'"{Path(__file__).parent / "plugins" / "faults.py"}:length"'

@@ -12,13 +12,13 @@ from pymatgen.core import Element, Lattice, Structure
 from materium_rl.rewards.base import Invalid
 from materium_rl.rewards.prototypes import (
     MIRROR_IMAGES,
-    SYMPREC,
     Prototype,
     anonymous_formula,
     family,
     family_formula,
     prototypes,
 )
+from materium_rl.rewards.symmetry import SYMPREC
 
 HANGING = [[2.269175, 0.0, -1.206542], [-2.043681, 0.568208, -1.185499], [0.0, 0.0, 2.43]]
 """A cell whose symmetry search did not end within half an hour: its vectors add up to 0.61 Å."""

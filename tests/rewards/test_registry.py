@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from importlib.metadata import EntryPoint
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -42,25 +40,41 @@ def plugin(tmp_path: Path) -> Path:
     return path
 
 
-def _point(name: str, value: str, distribution: str) -> EntryPoint:
-    point = EntryPoint(name, value, registry.GROUP)
-    return point._for(SimpleNamespace(name=distribution, version="1.0"))  # as importlib.metadata does
+def _install(folder: Path, distribution: str, entry_points: str) -> None:
+    """What pip leaves of a package: its metadata."""
+    info = folder / f"{distribution.replace('-', '_')}-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(entry_points)
 
 
 @pytest.fixture
-def points(monkeypatch: pytest.MonkeyPatch) -> list[EntryPoint]:
-    good = "materium_rl.rewards.validity:Validity"
-    given = [
-        _point("validity", good, "materium-rl"),
-        _point("validity", good, "materium-rl"),  # the same one seen through two paths
-        _point("broken", "no_such_module_anywhere:X", "acme-rewards"),
-        _point("nothing", "json:dumps", "acme-rewards"),
-        _point("other_name", good, "acme-rewards"),
-        _point("twice", "a:B", "acme-rewards"),
-        _point("twice", "c:D", "emca-rewards"),
-    ]
-    monkeypatch.setattr(registry, "entry_points", lambda group: given)
-    return given
+def distributions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder on the import path with good, broken and quarrelling distributions."""
+    good = "materium_rl.rewards.catalogue.validity:Validity"
+    group = f"[{registry.GROUP}]\n"
+    packages = tmp_path / "packages"
+    _install(
+        packages,
+        "acme-rewards",
+        f"{group}sound = acme:Sound\nbroken = no_such_module_anywhere:X\nexits = acme_exits:X\n"
+        f"nothing = json:dumps\nunnamed = acme:Nameless\nother_name = {good}\ntwice = acme:Sound\n"
+        "odd = not an address\n",
+    )
+    _install(packages, "emca-rewards", f"{group}twice = acme:Sound\nvalidity = acme:Sound\n")
+    _install(packages, "torn-rewards", f"{group}no equals sign\n")
+    (packages / "acme.py").write_text(
+        "from materium_rl.rewards.catalogue.density import Density\n"
+        "from materium_rl.rewards.base import Reward\n"
+        "class Sound(Density):\n    name = 'sound'\nclass Nameless(Reward):\n    pass\n"
+    )
+    (packages / "acme_exits.py").write_text("raise SystemExit('no licence')\n")
+    older = tmp_path / "older"
+    _install(older, "acme-rewards", f"{group}long_gone = acme:Gone\n")
+    for path in (older, packages):  # packages first
+        monkeypatch.syspath_prepend(path)
+    monkeypatch.delitem(sys.modules, "acme", raising=False)
+    return packages
 
 
 def test_built_ins_come_through_the_entry_points() -> None:
@@ -75,21 +89,40 @@ def test_built_ins_come_through_the_entry_points() -> None:
     ("name", "said"),
     [
         ("broken", ["acme-rewards 1.0", "ModuleNotFoundError", "no_such_module_anywhere"]),
+        ("exits", ["acme-rewards 1.0", "SystemExit: no licence"]),
         ("nothing", ["acme-rewards 1.0", "not a subclass"]),
+        ("unnamed", ["acme-rewards 1.0", "lacks name, measure, shaping"]),
+        ("odd", ["acme-rewards 1.0", "not an address"]),
         ("other_name", ["acme-rewards 1.0", "'validity'"]),
         ("twice", ["acme-rewards 1.0", "emca-rewards 1.0"]),
+        ("validity", ["materium-rl 0", "emca-rewards 1.0", "claimed more than once"]),
     ],
 )
 def test_a_broken_or_duplicate_reward_is_named_with_its_distribution(
-    points: list[EntryPoint], name: str, said: list[str]
+    distributions: Path, name: str, said: list[str]
 ) -> None:
     with pytest.raises(RewardError) as caught:
         registry.find(name)
     assert all(text in str(caught.value) for text in said)
-    assert registry.find("validity").name == "validity"
-    infos = {info.name: info.error for info in registry.available()}
-    assert infos["validity"] == ""
-    assert all(text in infos[name] for text in said)
+    assert registry.find("sound").name == "sound"
+    assert registry.create("density", {}).name == "density"
+    infos = {info.name: info for info in registry.available()}
+    assert (infos["sound"].error, infos["sound"].source) == ("", "acme-rewards 1.0")
+    assert all(text in infos[name].error for text in said)
+
+
+def test_a_distribution_that_cannot_be_read_is_named_and_hides_no_other(distributions: Path) -> None:
+    (info,) = [info for info in registry.available() if info.name == "?"]
+    assert info.source == "torn_rewards-1.0.dist-info"
+    assert str(distributions / info.source) in info.error
+    assert "TypeError" in info.error
+    with pytest.raises(ConfigError, match=r"unknown reward 'torn'.*torn_rewards-1.0.dist-info"):
+        registry.find("torn")
+
+
+def test_of_two_copies_of_a_distribution_the_first_counts(distributions: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown reward 'long_gone'"):
+        registry.find("long_gone")
 
 
 def test_unknown_name_gives_close_matches_and_the_list() -> None:

@@ -50,6 +50,20 @@ def test_other_aggregations(aggregation: Any, expected: float) -> None:
     assert table.rewards == pytest.approx([expected])
 
 
+def test_contributions_and_gated_scores_of_a_table() -> None:
+    gate = f'"{FAULTS}:angle"(curve=window(target=1.0, width=0.5))'  # 1/2 for a cubic cell
+    batch = [cell(4.0), None, cell(MARK)]
+    table = score(f"3*{LENGTH} + {fault('raise')}", batch, gates=(gate,))
+    first = table.rows[0].terms
+    shares = [first[name].contribution for name in ("angle", "length", "fault")]
+    assert shares == pytest.approx([0.0, 0.5 * 0.3, 0.5 * 0.125])
+    assert sum(shares) == pytest.approx(table.rewards[0])
+    assert math.isnan(table.rows[2].terms["length"].contribution)
+    gated = table.gated_scores(["length", "fault"])
+    np.testing.assert_allclose(gated, [[0.2, 0.25], [0.0, 0.0], [np.nan, np.nan]])
+    np.testing.assert_allclose(table.to_frame()["gate"], [0.5, 0.0, np.nan])
+
+
 def test_gates_multiply_and_a_term_that_is_a_gate_too_is_measured_once() -> None:
     table = score(f"{LENGTH} + {ANGLE}", [cell(4.0)], gates=("validity", LENGTH))
     assert table.rewards == pytest.approx([0.45 * 0.4])
@@ -175,7 +189,7 @@ def test_uniqueness_uses_the_labels_of_the_workers(monkeypatch: pytest.MonkeyPat
 
     calls = []
     label = module._prototype
-    monkeypatch.setattr(module, "_prototype", lambda s: calls.append(s) or label(s))
+    monkeypatch.setattr(module, "_prototype", lambda s, *rest: calls.append(s) or label(s, *rest))
     scorer = Scorer(LENGTH, gates=("validity", "uniqueness"))
     table = scorer.score([cell(3.0), cell(3.0), cell(1.0)])
     assert len(calls) == 2

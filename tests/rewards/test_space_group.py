@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from pymatgen.core import Lattice, Structure
 
 from materium_rl.rewards.base import Failure, Invalid, Measurement
-from materium_rl.rewards.space_group import FIRST_AND_LAST, SpaceGroup
+from materium_rl.rewards.catalogue.space_group import FIRST_AND_LAST, SpaceGroup
 
 CRYSTALS = {
     225: Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.69), ["Na", "Cl"], [[0] * 3, [0.5] * 3]),
@@ -59,7 +59,7 @@ def test_cells_whose_search_may_hang_are_refused(structure, reason):
 
 
 def test_a_search_that_fails_is_no_space_group_one(monkeypatch):
-    monkeypatch.setattr("materium_rl.rewards.prototypes._symmetry", lambda *_: None)
+    monkeypatch.setattr("materium_rl.rewards.symmetry.search", lambda *_: None)
     assert isinstance(SpaceGroup().measure([CRYSTALS[225]])[0], Failure)
 
 

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from materium_rl.rewards import energies as energies_module
-from materium_rl.rewards import stability as stability_module
+from materium_rl.errors import ConfigError
 from materium_rl.rewards.base import Failure, Invalid, Measurement
-from materium_rl.rewards.energies import chgnet_energies, load_chgnet, relaxation
+from materium_rl.rewards.catalogue import stability as stability_module
+from materium_rl.rewards.catalogue.stability import Stability
+from materium_rl.rewards.energies import chgnet_energies
 from materium_rl.rewards.hull import load_hull
+from materium_rl.rewards.potentials import chgnet
+from materium_rl.rewards.potentials.chgnet import load_chgnet, load_network
+from materium_rl.rewards.potentials.chgnet_graph import Graph
+from materium_rl.rewards.registry import create
+from materium_rl.rewards.relaxation import relaxation
 from materium_rl.rewards.shared import sharing
-from materium_rl.rewards.stability import Stability
 
 SILICON = Structure.from_spacegroup("Fd-3m", Lattice.cubic(5.47), ["Si"], [[0, 0, 0]])
 SALT = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.69), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
@@ -70,14 +77,14 @@ def test_one_bad_structure_never_spoils_the_batch() -> None:
 
 
 def test_a_batch_that_raises_is_halved_until_the_culprit_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = load_chgnet()
+    network = load_network()
 
-    def explode(graphs: list[object], task: str) -> dict[str, object]:
-        if any("Mg" in graph.composition for graph in graphs):
+    def explode(graph: Graph, *, forces: bool) -> object:
+        if 12 in graph.numbers:
             raise RuntimeError("boom")
-        return type(model).forward(model, graphs, task=task)
+        return network(graph, forces=forces)
 
-    monkeypatch.setattr(model, "forward", explode)
+    monkeypatch.setattr(chgnet, "load_network", lambda: explode)
     silicon, magnesia, iron = chgnet_energies([SILICON, MAGNESIA, IRON])
     assert magnesia == Failure("CHGNet raised RuntimeError: boom")
     assert isinstance(silicon, float)
@@ -99,7 +106,7 @@ def test_energy_far_below_the_hull_is_never_rewarded(
     hull = load_hull()
     on_hull = hull.formation_energy(SALT.composition, 0.0)
     energy = -hull.e_above_hull(SALT.composition, 0.0) - on_hull + shift
-    monkeypatch.setattr(stability_module, "chgnet_energies", lambda structures: [energy])
+    monkeypatch.setattr(stability_module, "energies_of", lambda *_: lambda structures: [energy])
     (result,) = Stability().measure([SALT])
     assert isinstance(result, expected)
     if isinstance(result, Measurement):
@@ -109,19 +116,19 @@ def test_energy_far_below_the_hull_is_never_rewarded(
 
 @pytest.mark.parametrize("energy", [math.nan, math.inf, -1e6, 60.0])
 def test_absurd_energies_are_invalid(monkeypatch: pytest.MonkeyPatch, energy: float) -> None:
-    import torch
+    def answer(graph: Graph, *, forces: bool) -> object:
+        sites = np.zeros(len(graph.numbers))
+        return sites + energy, sites, None
 
-    monkeypatch.setattr(
-        load_chgnet(), "forward", lambda graphs, task: {"e": torch.tensor([energy]), "m": [torch.zeros(8)]}
-    )
+    monkeypatch.setattr(chgnet, "load_network", lambda: answer)
     assert isinstance(chgnet_energies([SILICON])[0], Invalid)
 
 
 def test_energies_are_shared_within_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
-    real = energies_module._predict
+    real = chgnet._evaluate
     monkeypatch.setattr(
-        energies_module, "_predict", lambda graphs: (calls.append(len(graphs)), real(graphs))[1]
+        chgnet, "_evaluate", lambda batch, forces: (calls.append(len(batch)), real(batch, forces))[1]
     )
     structures = [SILICON, SALT]
     with sharing():
@@ -130,7 +137,7 @@ def test_energies_are_shared_within_a_chunk(monkeypatch: pytest.MonkeyPatch) -> 
     assert calls == [2]
 
 
-def test_relaxation_lowers_the_energy_and_leaves_the_converter_strict() -> None:
+def test_relaxation_lowers_the_energy() -> None:
     strained = SALT.get_primitive_structure()
     strained.scale_lattice(strained.volume * 1.1)
     before = strained.copy()
@@ -140,8 +147,25 @@ def test_relaxation_lowers_the_energy_and_leaves_the_converter_strict() -> None:
     assert relaxed.value < unrelaxed.value
     assert relaxed.details["relax_steps"] <= 20
     assert strained == before
-    assert isinstance(relaxation(5)([ISOLATED])[0], Failure | Invalid)
-    assert isinstance(chgnet_energies([ISOLATED])[0], Invalid)
+    assert isinstance(relaxation(5)([ISOLATED])[0], Invalid)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"calculator": "chgnett"}, "did you mean 'chgnet'"),
+        ({"calculator": "matgl:"}, "matgl:NAME_OR_FOLDER"),
+        ({"calculator": "ase.calculators.emt:EMT"}, "set scale="),
+        ({"calculator": "chgnet", "scale": "uncorrected"}, "leave scale out"),
+    ],
+)
+def test_a_calculator_without_a_known_scale_is_refused(options: dict[str, str], reason: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(reason)):
+        create("stability", options)
+
+
+def test_the_calculator_may_stand_without_a_name() -> None:
+    assert create("stability", {"": "sevenn"}) == Stability(calculator="sevenn")
 
 
 def test_score_is_flat_on_top_and_has_a_slope_beyond_the_threshold() -> None:

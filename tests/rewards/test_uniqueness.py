@@ -11,7 +11,7 @@ from pymatgen.core import Lattice, Structure
 
 from materium_rl.errors import RewardError
 from materium_rl.rewards.base import Invalid
-from materium_rl.rewards.uniqueness import Uniqueness, merged_formula
+from materium_rl.rewards.catalogue.uniqueness import Uniqueness, merged_formula
 
 HALF = 0.5
 FACE_CENTRED = [[0, 0, 0], [0, HALF, HALF], [HALF, 0, HALF], [HALF, HALF, 0]]

@@ -11,7 +11,7 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from materium_rl.rewards.base import Invalid, Measurement, Result
-from materium_rl.rewards.validity import Validity, is_charge_balanced, widest_gap
+from materium_rl.rewards.catalogue.validity import Validity, widest_gap
 
 NACL = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
 GRAPHITE = Structure.from_spacegroup(
@@ -82,14 +82,6 @@ def test_widest_gap_known_answer() -> None:
     gap = widest_gap(centres, np.array([1.0, 0.5]), np.array([10.0, 1.0, 1.0]))
     assert gap == pytest.approx(6.5)  # from 3.5 round to 10.0
     assert widest_gap(centres[:1], np.array([0.2]), np.array([2.0, 0.1, 0.1])) == pytest.approx(1.6)
-
-
-@pytest.mark.parametrize(
-    ("formula", "balanced"),
-    [("NaCl", True), ("NaCl2", False), ("Fe3O4", True), ("TbTmAlAu", True), ("O2", True), ("Na3Cl", False)],
-)
-def test_charge_balance(formula: str, balanced: bool) -> None:
-    assert is_charge_balanced(formula) is balanced
 
 
 def test_charge_neutrality_is_an_option() -> None:

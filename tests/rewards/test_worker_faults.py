@@ -36,13 +36,13 @@ OPTIONS: dict[str, Any] = {"gates": ("validity",), "chunk_size": 16, "timeout": 
 @pytest.fixture(scope="module", autouse=True)
 def ray_session() -> Iterator[Any]:
     """One Ray instance for the module; the backends find it running and leave it alone."""
-    from materium_rl.rewards.workers import connect
+    from materium_rl.rewards.execution.workers import connect
 
     connect(None, 2)
     import ray
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("materium_rl.rewards.workers.LONGEST_PAUSE", 0.1)
+        patch.setattr("materium_rl.rewards.execution.workers.LONGEST_PAUSE", 0.1)
         yield ray
     ray.shutdown()
 

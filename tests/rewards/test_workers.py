@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ def ray_session() -> Iterator[Any]:
     """One Ray instance for the module; the backends find it running and leave it alone."""
     import ray
 
-    from materium_rl.rewards.workers import connect
+    from materium_rl.rewards.execution.workers import connect
 
     connect(None, 2)
     yield ray
@@ -100,6 +101,25 @@ def test_only_the_culprits_fail(workers: Scorer) -> None:
     assert list(table.values("length")) == pytest.approx([s.lattice.a / 10 for s in batch])
     again = workers.score(batch[:6])  # the replaced workers work
     assert list(again.outcomes) == ["ok"] * 6
+
+
+def test_workers_share_a_cache_and_pass_its_warning_on(ray_session: Any, tmp_path: Path) -> None:
+    batch = [cell(3.0 + 0.01 * i) for i in range(20)]
+    other = [cell(4.0 + 0.01 * i) for i in range(20)]
+    options = OPTIONS | {"gates": ("validity",)}
+    with Scorer(LENGTH, workers=2, cache=tmp_path, **options) as scorer:
+        stored = scorer.score(batch).to_frame()
+        with Scorer(LENGTH, cache=tmp_path, **options) as inline:
+            assert inline.score(batch).to_frame().to_csv() == stored.to_csv()
+        (file,) = tmp_path.glob("*.sqlite")
+        holder = sqlite3.connect(file, isolation_level=None)
+        assert holder.execute("SELECT count(*) FROM results").fetchone() == (60,)  # with the prototypes
+        holder.execute("BEGIN EXCLUSIVE")
+        with pytest.warns(RuntimeWarning, match="is not used any more: database is locked") as caught:
+            locked = scorer.score(other).to_frame()
+        holder.close()
+    assert [str(file) in str(warning.message) for warning in caught] == [True]
+    assert locked.to_csv() == Scorer(LENGTH, **options).score(other).to_frame().to_csv()
 
 
 def test_worker_killed_from_outside_costs_nothing(ray_session: Any, workers: Scorer) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from real_structures import aflow_structures, rock_salt, rutile
 
-from materium_rl.rl.advantages import group_advantages, zero_spread_fraction
+from materium_rl.rl.advantages import group_advantages, normalized_terms, zero_spread_fraction
 from materium_rl.rl.guards import DESCRIPTORS, Guards, describe
 
 
@@ -77,3 +77,34 @@ def test_a_floor_may_rise_but_is_not_paid_for_falling() -> None:
     guards.fit([rock_salt(), *aflow_structures()[:30]])
     up = guards.standardise([rock_salt(), rutile()])
     assert np.abs(guards.restoring(up, np.ones(2, dtype=bool))).max() == 0.0
+
+
+def test_normalized_terms_by_hand() -> None:
+    """Two groups of three, one failed row; the third term is equal all over the first group."""
+    scores = np.array(
+        [[0.0, 0.10, 0.7], [1.0, 0.12, 0.7], [0.5, 0.11, 0.7], [np.nan] * 3, [0.2, 0.3, 0.1], [0.4, 0.1, 0.5]]
+    )
+    parts = normalized_terms(scores, np.array([1.0, 2.0, 1.0]), 3)
+    unit = np.sqrt(1.5)  # of (0, 1, 2) in units of their spread
+    expected = [
+        [-unit / 4, -unit / 2, 0], [unit / 4, unit / 2, 0], [0, 0, 0],
+        [np.nan] * 3, [-1 / 4, 1 / 2, -1 / 4], [1 / 4, -1 / 2, 1 / 4],
+    ]  # fmt: skip
+    np.testing.assert_allclose(parts, expected, atol=1e-12)
+
+
+def test_a_term_of_small_spread_is_heard_once_normalized() -> None:
+    loud, quiet = np.array([0.0, 1.0, 0.0, 1.0]), np.array([0.50, 0.50, 0.52, 0.52])
+    scores, weights = np.stack([loud, quiet], axis=1), np.ones(2)
+    added = group_advantages(scores.sum(axis=1), 4)
+    assert added[2] == pytest.approx(added[0], abs=0.1)
+    normalised = group_advantages(normalized_terms(scores, weights, 4).sum(axis=1), 4)
+    assert normalised == pytest.approx(np.array([-1, 0, 0, 1]) * np.sqrt(2))
+
+
+def test_what_fails_or_does_not_differ_teaches_nothing_normalized() -> None:
+    scores = np.array([[0.3, 0.2], [np.nan, np.nan], [0.3, 0.2], [0.3, 0.2]])
+    parts = normalized_terms(scores, np.ones(2), 4).sum(axis=1)
+    assert np.isnan(parts[1])
+    assert not group_advantages(parts, 4).any()
+    assert not group_advantages(normalized_terms(np.full((4, 2), np.nan), np.ones(2), 4).sum(axis=1), 4).any()

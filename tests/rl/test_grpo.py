@@ -23,6 +23,14 @@ from materium_rl.runs import RunFolder
 from materium_rl.tokenizer import CrystalCodec, TokenizerSettings, species_of
 
 PLUGIN = '''
+from materium_rl.rewards.base import Invalid
+
+
+def up_to_three(structures):
+    """1/2 up to three sites; more are invalid."""
+    return [0.5 if len(s) <= 3 else Invalid("too many sites") for s in structures]
+
+
 def few_sites(structures):
     """1 for a cell of one or two sites."""
     return [float(len(s) <= 2) for s in structures]
@@ -80,6 +88,27 @@ def test_reward_goes_up(config: FinetuneConfig, tmp_path: Path) -> None:
     run = finetune(longer, tmp_path / "run")
     rewards = [row["reward"] for row in RunFolder(run).read_metrics()]
     assert np.mean(rewards[-3:]) > np.mean(rewards[:3]) + 0.2
+
+
+def test_normalized_terms_are_recorded_and_become_the_advantage(
+    config: FinetuneConfig, tmp_path: Path
+) -> None:
+    plugin = tmp_path / "plugin.py"
+    few, light = f'"{plugin}:few_sites"', "2*density(curve=reverse(curve=linear(full=20, zero=0)))"
+    settings = ["rl.steps=1", "rl.kl_coef=0.0", "reward.aggregation=normalized"]
+    gated = {"reward.expression": f"{few} + {light}", "reward.gates": [f'"{plugin}:up_to_three"']}
+    changed = load_config(FinetuneConfig, [], config.model_dump() | gated, settings)
+    frame = pd.read_parquet(finetune(changed, tmp_path / "run") / "samples" / "step_000001.parquet")
+    valid = frame["outcome"] == "ok"
+    assert 0 < valid.sum() < len(frame)
+    both = frame.loc[valid, ["few_sites.contribution", "density.contribution"]].sum(axis=1)
+    np.testing.assert_allclose(both, frame.loc[valid, "reward"], atol=1e-12)
+    gated_scores = (0.5 * frame["density.score"]).where(valid, 0.0) ** changed.rl.reward_power
+    units = (gated_scores - gated_scores.mean()) / gated_scores.std(ddof=0)
+    np.testing.assert_allclose(frame["density.normalized"], units * 2 / 3, atol=1e-9)
+    signal = frame["few_sites.normalized"] + frame["density.normalized"]
+    np.testing.assert_allclose(frame["advantage"], (signal / signal.std(ddof=0)).clip(-4, 4), atol=1e-9)
+    assert frame.loc[~valid, "advantage"].max() <= frame.loc[valid, "advantage"].min()
 
 
 def test_resume_is_exact(config: FinetuneConfig, tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Interatomic potentials behind one interface: energies, forces and stress of many structures."""
