@@ -67,9 +67,15 @@ def test_every_fault_at_once_costs_the_culprits_only(capfd: pytest.CaptureFixtur
     batch = [cell(3.0 + 0.005 * i) for i in range(48)]
     batch[20 : 20 + len(KINDS)] = [cell(4 + i / 100) for i in range(len(KINDS))]
     seen: list[tuple[int, int]] = []
+    left_behind: list[psutil.Process] = []
+
+    def progress(done: int, total: int) -> None:
+        seen.append((done, total))
+        left_behind.extend(sleepers())
+
     with Scorer(f'{LENGTH} + "{FAULTS}:EveryFault"(sleep="{SLEEP}")', workers=2, **OPTIONS) as scorer:
-        table = scorer.score(batch, lambda *done: seen.append(done))
-        assert sleepers()
+        table = scorer.score(batch, progress)
+    assert left_behind
     expected = {20 + i: kind for i, kind in enumerate(KINDS)}
     assert [row.index for row in table] == list(range(48))
     for row in table:
