@@ -11,8 +11,8 @@ results in this process, without start-up. Compared with
 
 Speed-up: an expensive reward (--expensive) with one worker and with two. It needs two free cores.
 
-The three are run in turn, --repeats times, and the shortest time of each counts. Where only one core can be
-had (taskset), the processes of both sides share it: the overhead keeps its meaning, the speed-up does not.
+The three are run in turn, --repeats times, and the least cost of each counts. On a busy machine, or on one
+core (taskset), look at the overhead in CPU seconds: the clock then tells how many processes compete.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ import multiprocessing
 import os
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
+import psutil
 from pymatgen.core import Structure
 
 from materium_rl.policies.loading import load_policy
@@ -57,8 +59,15 @@ def loop(structures: Sequence[Structure], go: Any, answers: Any) -> None:
     answers.send([sample for chunk in chunks(structures) for sample in _measurer.measure(chunk)])
 
 
-def bare_loop(structures: list[Structure], processes: int) -> float:
-    """Seconds of the plain loop in forked processes that wait for the word with their share in hand."""
+class Cost(NamedTuple):
+    """Seconds of the clock, and of all processes that work."""
+
+    wall: float
+    cpu: float
+
+
+def bare_loop(structures: list[Structure], processes: int) -> Cost:
+    """Cost of the plain loop in forked processes that wait for the word with their share in hand."""
     context = multiprocessing.get_context("fork")
     go = [context.Pipe() for _ in range(processes)]
     answers = [context.Pipe() for _ in range(processes)]
@@ -70,36 +79,49 @@ def bare_loop(structures: list[Structure], processes: int) -> float:
     for process in running:
         process.start()
     time.sleep(1)
-    start = time.perf_counter()
-    for ours, _ in go:
-        ours.send(None)
-    found = [sample for ours, _ in answers for sample in ours.recv()]
-    seconds = time.perf_counter() - start
+    with cost(running) as spent:
+        for ours, _ in go:
+            ours.send(None)
+        found = [sample for ours, _ in answers for sample in ours.recv()]
     for process in running:
         process.join()
     assert len(found) == len(structures)
-    return seconds
+    return spent[0]
 
 
-def by_hand(structures: list[Structure], processes: int) -> float:
+@contextmanager
+def cost(processes: Sequence[Any]) -> Iterator[list[Cost]]:
+    """What this block costs in this process and some others, which are still there at its end."""
+    others = [psutil.Process(process.pid) for process in processes]
+
+    def cpu() -> float:
+        return time.process_time() + sum(sum(other.cpu_times()[:2]) for other in others)
+
+    spent: list[Cost] = []
+    before, start = cpu(), time.perf_counter()
+    yield spent
+    spent.append(Cost(time.perf_counter() - start, cpu() - before))
+
+
+def by_hand(structures: list[Structure], processes: int) -> Cost:
     pool = multiprocessing.get_context("fork").Pool(processes)
     pool.map(abs, range(processes))
-    start = time.perf_counter()
-    pool.map(measured, chunks(structures), chunksize=1)
-    seconds = time.perf_counter() - start
+    with cost(multiprocessing.active_children()) as spent:
+        pool.map(measured, chunks(structures), chunksize=1)
     pool.close()
     pool.join()
-    return seconds
+    return spent[0]
 
 
 def measured(structures: Sequence[Structure]) -> list[Sample]:
     return _measurer.measure(structures)
 
 
-def executor(backend: RayBackend, structures: list[Structure]) -> float:
-    start = time.perf_counter()
-    backend.run(structures)
-    return time.perf_counter() - start
+def executor(backend: RayBackend, structures: list[Structure]) -> Cost:
+    family = psutil.Process().children(recursive=True)
+    with cost([process for process in family if process.name().startswith("ray::Worker")]) as spent:
+        backend.run(structures)
+    return spent[0]
 
 
 def started(expression: str, workers: int, warm_up: list[Structure]) -> RayBackend:
@@ -109,10 +131,12 @@ def started(expression: str, workers: int, warm_up: list[Structure]) -> RayBacke
     return backend
 
 
-def shortest(repeats: int, *ways: Callable[[], float]) -> list[float]:
-    """Shortest time of each way, run in turn so that a busy moment does not hit one alone."""
-    times = [[way() for way in ways] for _ in range(repeats)]
-    return [min(column) for column in zip(*times, strict=True)]
+def least(repeats: int, *ways: Callable[[], Cost]) -> list[Cost]:
+    """Least cost of each way, run in turn so that a busy moment does not hit one alone."""
+    costs = [[way() for way in ways] for _ in range(repeats)]
+    return [
+        Cost(*(min(figures) for figures in zip(*column, strict=True))) for column in zip(*costs, strict=True)
+    ]
 
 
 def rival(expression: str, structures: list[Structure], connection: Any) -> None:
@@ -133,21 +157,22 @@ def overhead(expression: str, structures: list[Structure], repeats: int) -> None
     )
     process.start()
 
-    def asked(way: str) -> float:
+    def asked(way: str) -> Cost:
         ours.send(way)
         return ours.recv()
 
     asked("bare")
     backend = started(expression, 2, structures[: 4 * CHUNK])
-    bare, pool, ray = shortest(
+    bare, pool, ray = least(
         repeats, lambda: asked("bare"), lambda: asked("pool"), lambda: executor(backend, structures)
     )
     backend.close()
     ours.send("")
     process.join()
+    more = [f"{a / b - 1:+.1%}" for way in (ray, pool) for a, b in zip(way, bare, strict=True)]
+    milliseconds = 1000 * bare.cpu / len(structures)
     print(
-        f"| `{expression}` | {1000 * bare / len(structures):.2f} | {bare:.2f} | {ray:.2f} "
-        f"| {ray / bare - 1:+.1%} | {pool:.2f} | {pool / bare - 1:+.1%} |",
+        f"| `{expression}` | {milliseconds:.2f} | {bare.wall:.2f} | {ray.wall:.2f} | {' | '.join(more)} |",
         flush=True,
     )
 
@@ -156,9 +181,9 @@ def speed_up(expression: str, structures: list[Structure], repeats: int) -> None
     times = []
     for workers in (1, 2):
         backend = started(expression, workers, structures[: 4 * CHUNK])
-        times += shortest(repeats, lambda b=backend: executor(b, structures))
+        times += least(repeats, lambda b=backend: executor(b, structures))
         backend.close()
-    one, two = times
+    one, two = (spent.wall for spent in times)
     print(
         f"\n`{expression}`: {one:.1f} s with one worker, {two:.1f} s with two, {one / two:.2f} times faster."
     )
@@ -181,8 +206,8 @@ def main() -> None:
     structures = sampled(arguments.policy, arguments.n, arguments.seed)
     cores = len(os.sched_getaffinity(0))
     print(f"{len(structures):,} structures, {cores} cores, load {os.getloadavg()[0]:.1f}.\n")
-    print("| reward | bare, ms | bare loop, s | executor, s | overhead | multiprocessing, s | overhead |")
-    print("|---|--:|--:|--:|--:|--:|--:|", flush=True)
+    print("| reward | bare, ms | bare loop, s | executor, s | overhead | in CPU | by hand | in CPU |")
+    print("|---|--:|--:|--:|--:|--:|--:|--:|", flush=True)
     for expression in arguments.cheap:
         overhead(expression, structures, arguments.repeats)
     if arguments.expensive:
