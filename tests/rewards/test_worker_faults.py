@@ -122,7 +122,10 @@ def test_a_broken_worker_is_told_from_a_bad_reward(tmp_path: Path, caplog: pytes
     assert not caplog.records
 
 
-def test_a_worker_that_stays_broken_is_taken_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_worker_that_stays_broken_is_taken_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("materium_rl.rewards.execution.workers.FAULTS", 3)
     batch = [cell(3.0 + 0.001 * i) for i in range(192)]
     expression = f"{SLOW} + {broken('crash', tmp_path, sound=1)}"
     with Scorer(expression, workers=2, **OPTIONS) as scorer:

@@ -6,8 +6,7 @@ not depend on how many workers there are. What happens to a chunk that does not 
 - It hung: it is taken apart into single structures and single rewards, which run on their own. One
   that hangs alone has failed. (Halving the chunk again and again would cost more time limits.)
 - Its worker died: it runs again, on another worker if there is one, since a worker may be killed by
-  anything. If that one dies too, it is taken apart. Only what was there at three deaths, the last time
-  alone, has failed.
+  anything. If that one dies too, it is taken apart. Only what has killed three workers alone has failed.
 """
 
 from __future__ import annotations
@@ -27,8 +26,10 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 """Called with the number of structures that are settled, and that of all."""
 
+CHUNK_DEATHS = 2
+"""A chunk that was there at so many deaths of a worker is taken apart."""
 DEATHS = 3
-"""A structure whose reward was running at so many deaths of a worker, the last time alone, has failed."""
+"""A structure and reward that were alone at so many deaths of a worker have failed."""
 _STOP_AFTER = 8
 
 
@@ -39,7 +40,7 @@ class Task:
     Args:
         indices: Places in the batch.
         part: Of the plan.
-        deaths: Workers that have died of it so far.
+        deaths: Workers that have died of it so far, as it is now.
         avoid: The worker that should not get it again, if there is another.
         suspect: It was in a call that did not come back in order, so it runs alone.
     """
@@ -126,18 +127,18 @@ class Batch:
     def died(self, tasks: Sequence[Task], worker: int, reason: str) -> None:
         """A call did not come back, because its worker died."""
         marked = [replace(task, deaths=task.deaths + 1, avoid=worker, suspect=True) for task in tasks]
-        if len(marked) > 1 or marked[0].deaths < DEATHS - 1:
-            self.pending.extendleft(reversed(marked))
+        if len(marked) > 1 or marked[0].deaths < (CHUNK_DEATHS if marked[0].part is None else DEATHS):
+            self.pending.extend(marked)  # last: a kill from outside, too, hits what a new worker does first
         elif marked[0].part is None:
             self._take_apart(marked[0])
-        elif marked[0].deaths < DEATHS:
-            self.pending.appendleft(marked[0])
         else:
             self._blame(marked[0], reason)
 
     def _take_apart(self, task: Task) -> None:
         single = [
-            replace(task, indices=(i,), part=part, suspect=True) for i in task.indices for part in self.parts
+            replace(task, indices=(i,), part=part, deaths=0, suspect=True)
+            for i in task.indices
+            for part in self.parts
         ]
         for i in task.indices:
             self._open[i] = len(self.parts)

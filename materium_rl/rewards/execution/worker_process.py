@@ -13,7 +13,7 @@ from pathlib import Path
 from materium_rl.errors import MateriumError
 from materium_rl.rewards.execution import guardian
 from materium_rl.rewards.execution.measuring import Measurer, Part, Plan, Sample
-from materium_rl.rewards.execution.packing import PackedStructures, unpack
+from materium_rl.rewards.execution.packing import PackedStructures, pack, unpack
 
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -42,6 +42,7 @@ class Worker:
             self._measurer.load()
         except MateriumError as error:
             return str(error)
+        unpack(pack([]))  # imports what every call needs
         if "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(1)
         _limit_memory(memory)

@@ -34,7 +34,7 @@ CALL_SECONDS = 0.5
 LONG_CALL = 30.0
 """Seconds after which such a call is sent again chunk by chunk, each with the time limit of its own."""
 
-FAULTS = 3
+FAULTS = 5
 """A worker is taken out when it has so often, in a row, lost or failed what others could measure."""
 LOADS = 3
 """A worker that dies so often in a row while it loads is not tried again."""
