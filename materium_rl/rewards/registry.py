@@ -174,7 +174,7 @@ def plugin_digest(module_name: str) -> str | None:
 def unknown(kind: str, name: str, known: list[str]) -> str:
     """Say that ``name`` is unknown, with close matches and the full list."""
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+    hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else "."
     return f"unknown {kind} {name!r}{hint} Known: {', '.join(sorted(known)) or 'none'}"
 
 

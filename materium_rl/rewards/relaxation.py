@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -102,6 +103,31 @@ def relax(
         N of ``Relaxed``; ``Invalid`` for what is or becomes unphysical (energy out of range, volume, atoms
         too close or alone); ``Failure`` where the potential gives no answer.
     """
+    with _one_thread():
+        return _relax(structures, potential, steps, max_force, fix_cell, keep_symmetry)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One torch thread: on free cores a second one gains nothing, on busy ones they wait for each other."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _relax(
+    structures: Sequence[Structure],
+    potential: Potential,
+    steps: int,
+    max_force: float,
+    fix_cell: bool,
+    keep_symmetry: bool,
+) -> list[Relaxed | Invalid | Failure]:
     runs: dict[int, _Run] = {}
     results: list[Relaxed | Invalid | Failure | None] = [None] * len(structures)
     waiting = iter(range(len(structures)))
