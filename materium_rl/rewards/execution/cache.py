@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -182,6 +183,18 @@ class MeasurementCache:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
+    """Open the file; SQLite does not itself wait for others who make it a WAL file at the same moment."""
+    deadline = time.monotonic() + LOCK_TIMEOUT
+    while True:
+        try:
+            return _connect_once(path)
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+def _connect_once(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(
         path, timeout=LOCK_TIMEOUT, isolation_level="IMMEDIATE", check_same_thread=False
     )
