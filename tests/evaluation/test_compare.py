@@ -16,8 +16,9 @@ from pymatgen.core import Lattice, Structure
 
 from materium_rl.config import CompareConfig, ModelConfig, RewardConfig
 from materium_rl.evaluation import compare as module
-from materium_rl.evaluation.compare import compare, display_names, evaluate_structures, make_scorer
+from materium_rl.evaluation.compare import compare, display_names
 from materium_rl.evaluation.discoveries import find
+from materium_rl.evaluation.evaluate import evaluate_structures, make_scorer
 from materium_rl.evaluation.metrics import DEFINITIONS, Figure
 from materium_rl.evaluation.sources import read_samples
 from materium_rl.evaluation.table import format_ratio, markdown_table, verdict
