@@ -233,7 +233,7 @@ def add_verdicts(frame: pd.DataFrame, groups: Sequence[int], *, target: float, w
     stable = valid & (e_above_hull < STABLE_BELOW)
     novel = ranked & _tier_is(frame, *NEW_FORMULA_TIERS)
     novel_structure = ranked & ~_tier_is(frame, Tier.KNOWN)
-    sun = _first_of_each(group, stable & novel)
+    sun = first_of_each(group, stable & novel)
     on_target = valid & (np.abs(gap - target) <= width)
     return frame.assign(
         group=group,
@@ -244,11 +244,11 @@ def add_verdicts(frame: pd.DataFrame, groups: Sequence[int], *, target: float, w
         & np.logical_or.reduce([_outcome_is(frame, r, "failed") for r in (STABILITY, NOVELTY, GAP)]),
         stable=stable,
         on_hull=valid & (e_above_hull <= 0),
-        unique=_first_of_each(group, valid),
+        unique=first_of_each(group, valid),
         novel=novel,
         novel_structure=novel_structure,
         sun=sun,
-        sun_structure=_first_of_each(group, stable & novel_structure),
+        sun_structure=first_of_each(group, stable & novel_structure),
         on_target=on_target,
         sun_on_target=sun & on_target,
     )
@@ -269,12 +269,12 @@ def figures(
     bootstrap = Bootstrap(n, n_boot=n_boot, seed=seed)
     everything = np.ones(n, dtype=bool)
     found = {
-        d.key: _ratio(bootstrap, verdicts[d.key].to_numpy(), everything)
+        d.key: ratio_of(bootstrap, verdicts[d.key].to_numpy(), everything)
         for d in FUNNEL
         if d.key != "on_target_of_stable"
     }
     stable, on_target = verdicts["stable"].to_numpy(), verdicts["on_target"].to_numpy()
-    found["on_target_of_stable"] = _ratio(bootstrap, stable & on_target, stable)
+    found["on_target_of_stable"] = ratio_of(bootstrap, stable & on_target, stable)
     found |= _variety(verdicts, bootstrap)
     for among, suffix in (("valid", ""), ("parsed", "_parsed")):
         described = _composition(verdicts, bootstrap, verdicts[among].to_numpy())
@@ -311,8 +311,10 @@ def _variety(verdicts: pd.DataFrame, bootstrap: Bootstrap) -> dict[str, Figure]:
         "sun_prototypes": Figure(PER * sun["prototype"].nunique() / n),
         "sun_frameworks": Figure(PER * sun["framework"].nunique() / n),
         "sun_merged_formulas": Figure(PER * len(merged) / n),
-        "sun_substitutions": _ratio(bootstrap, swapped, verdicts["sun"].to_numpy()),
-        "top5": _ratio(bootstrap, valid & verdicts["prototype"].isin(top).to_numpy(), np.ones(n, dtype=bool)),
+        "sun_substitutions": ratio_of(bootstrap, swapped, verdicts["sun"].to_numpy()),
+        "top5": ratio_of(
+            bootstrap, valid & verdicts["prototype"].isin(top).to_numpy(), np.ones(n, dtype=bool)
+        ),
     }
 
 
@@ -326,21 +328,22 @@ def _composition(verdicts: pd.DataFrame, bootstrap: Bootstrap, among: Flags) -> 
     rare = np.array([not RARE_EARTHS.isdisjoint(s) for s in symbols])
     anion = np.array([not ANION_FORMERS.isdisjoint(s) for s in symbols])
     return {
-        "mean_sites": _ratio(bootstrap, sites, among),
-        "mean_elements": _ratio(bootstrap, np.array([len(s) for s in symbols]), among),
-        "rare_earth": _ratio(bootstrap, rare, among),
-        "anion": _ratio(bootstrap, anion, among),
+        "mean_sites": ratio_of(bootstrap, sites, among),
+        "mean_elements": ratio_of(bootstrap, np.array([len(s) for s in symbols]), among),
+        "rare_earth": ratio_of(bootstrap, rare, among),
+        "anion": ratio_of(bootstrap, anion, among),
     }
 
 
-def _ratio(bootstrap: Bootstrap, numerator: NDArray[np.generic], denominator: Flags) -> Figure:
+def ratio_of(bootstrap: Bootstrap, numerator: NDArray[np.generic], denominator: Flags) -> Figure:
+    """Sum of the numerator over the number of rows in the denominator, with its interval."""
     count = int(denominator.sum())
     if count == 0:
         return Figure(math.nan)
     return Figure(float(numerator.sum()) / count, *bootstrap.interval(numerator, denominator))
 
 
-def _first_of_each(groups: NDArray[np.int64], flags: Flags) -> Flags:
+def first_of_each(groups: NDArray[np.int64], flags: Flags) -> Flags:
     """Those of the flagged rows that are the first of their group among the flagged."""
     first = np.zeros(len(groups), dtype=bool)
     rows = np.flatnonzero(flags)

@@ -33,6 +33,11 @@ class Bootstrap:
         rng = np.random.default_rng(self.seed)
         return rng.multinomial(self.n, np.full(self.n, 1 / self.n), size=self.n_boot).astype(np.float64)
 
+    @property
+    def draws(self) -> Floats:
+        """How often each row is drawn, (n_boot, N), for figures that are no ratios of sums."""
+        return self._weights
+
     def interval(self, numerator: ArrayLike, denominator: ArrayLike) -> tuple[float, float]:
         """95 % interval of sum(numerator) / sum(denominator) over rows.
 

@@ -125,6 +125,28 @@ class ReferenceIndex:
         """Index structures of one's own; ``formulas`` are further known reduced formulas."""
         return cls(build_arrays(structures, material_ids, formulas))
 
+    @property
+    def prototype_labels(self) -> list[str]:
+        """Prototype of each of the R references."""
+        return self._labels
+
+    @property
+    def n_sites(self) -> NDArray[np.int64]:
+        """Sites of each of the R references."""
+        return np.diff(self._first_site)
+
+    @property
+    def volumes(self) -> NDArray[np.float64]:
+        """Volume of each of the R cells in Å³."""
+        return np.abs(np.linalg.det(self._lattices.astype(np.float64)))
+
+    @property
+    def masses(self) -> NDArray[np.float64]:
+        """Mass of each of the R cells in atomic units."""
+        from ase.data import atomic_masses
+
+        return np.asarray(np.add.reduceat(atomic_masses[self._numbers], self._first_site[:-1]))
+
     def known_formula(self, reduced_formula: str) -> bool:
         """Whether the reduced formula is in the Materials Project or among the R references."""
         value = formula_hash(reduced_formula)
