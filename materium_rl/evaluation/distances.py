@@ -44,8 +44,13 @@ def pdd(structure: Structure, k: int = K) -> Floats:
     Raises:
         ValueError: The cell is a needle or a sheet in so much vacuum that its neighbours cannot be listed.
     """
-    basis = np.array(minkowski_reduce(structure.lattice.matrix.tolist())[0])
-    home = (structure.cart_coords @ np.linalg.inv(basis) % 1.0) @ basis
+    return cell_pdd(structure.lattice.matrix, structure.frac_coords, k)
+
+
+def cell_pdd(lattice: Floats, frac_coords: Floats, k: int = K) -> Floats:
+    """``pdd`` of a lattice, vectors as rows in Å (3, 3), and the coordinates of N sites (N, 3)."""
+    basis = np.array(minkowski_reduce(lattice.tolist())[0])
+    home = (frac_coords @ lattice @ np.linalg.inv(basis) % 1.0) @ basis
     density = len(home) / abs(np.linalg.det(basis))
     radius = 1.2 * (3 * (k + 1) / (4 * np.pi * density)) ** (1 / 3)
     while True:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from materium_rl.errors import ConfigError
-from materium_rl.evaluation.distances import amd_distance, pdd
+from materium_rl.evaluation.distances import Floats, amd_distance, cell_pdd
 from materium_rl.evaluation.sources import CIF, read_samples
 from materium_rl.resources import training_index
 from materium_rl.rewards.base import Invalid
@@ -26,10 +26,7 @@ if TYPE_CHECKING:
 
 FEW = 5
 """Structures that are asked for their PDD, the nearest by AMD."""
-_ROUNDING = 1e-3  # of a distance; the index holds them to half of that
 _MOST_PDDS = 4096  # kept at once; about 10 kB each
-
-Floats = NDArray[np.float64]
 
 
 class Reference:
@@ -171,25 +168,14 @@ class Reference:
             return self.index.known_formula(formula)
         return len(self.index.rows_of("formula", formula)) > 0
 
-    def closest(self, amd: Floats) -> Iterator[tuple[int, float]]:
-        """Rows and AMD distances in Å of the ``FEW`` nearest of all, the nearest first.
-
-        The index holds the first ``N_ALL`` average minimum distances of every structure, rounded. No distance
-        is smaller than that of its first entries: so all that may be among the nearest are compared exactly,
-        and no other.
+    def closest(self, amd: Floats) -> list[int]:
+        """Rows of the ``FEW`` nearest of all, elements ignored, by the first ``N_ALL`` distances of the AMD.
 
         Args:
             amd: Average minimum distances of a structure, (K,) in Å.
         """
-        if not len(self):
-            return
         query = amd[:N_ALL].astype(np.float32)
-        exact = {row: self.amd_distance(amd, row) for row, _ in self._nearest.nearest(query, FEW)}
-        reach = max(exact.values()) + _ROUNDING * float(query[-1])
-        for row, _ in self._nearest.within(query, reach):
-            if row not in exact:
-                exact[row] = self.amd_distance(amd, row)
-        yield from sorted(exact.items(), key=lambda item: (item[1], item[0]))[:FEW]
+        return [row for row, _ in self._nearest.nearest(query, FEW)]
 
     def nearest_of(self, rows: NDArray[np.int64], amd: Floats) -> int:
         """The nearest of some rows, by the first ``N_ALL`` average minimum distances."""
@@ -206,7 +192,7 @@ class Reference:
         if row not in self._pdds:
             if len(self._pdds) >= _MOST_PDDS:
                 del self._pdds[next(iter(self._pdds))]
-            self._pdds[row] = pdd(self.index.structure(row))
+            self._pdds[row] = cell_pdd(*self.index.cell(row))
         return self._pdds[row]
 
 

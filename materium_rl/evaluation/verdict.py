@@ -206,7 +206,7 @@ def judge(subject: Subject, reference: Reference, min_distance: float) -> Verdic
     relation = _relation(subject, reference, reference.index, min_distance, matched.get("standard"))
     tier = relation.tier
     closest = min(
-        (_neighbour(subject, reference, row) for row, _ in reference.closest(subject.amd)),
+        (_neighbour(subject, reference, row) for row in reference.closest(subject.amd)),
         key=lambda neighbour: (neighbour.pdd, neighbour.row),
     )
     neighbour = closest if relation.row is None else _neighbour(subject, reference, relation.row)
@@ -221,7 +221,9 @@ def judge(subject: Subject, reference: Reference, min_distance: float) -> Verdic
         "far": closest.pdd > FAR,
     }
     swap = tier is Tier.SUBSTITUTION and _only_rare_earths(formula, neighbour.formula)
-    return Verdict(new, tier, swap, neighbour, closest, _why(subject, reference, relation, neighbour, matched))
+    return Verdict(
+        new, tier, swap, neighbour, closest, _why(subject, reference, relation, neighbour, matched)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,7 +349,11 @@ def _only_rare_earths(formula: str, other: str) -> bool:
 
 
 def _why(
-    subject: Subject, reference: Reference, relation: _Relation, neighbour: Neighbour, matched: Mapping[str, int]
+    subject: Subject,
+    reference: Reference,
+    relation: _Relation,
+    neighbour: Neighbour,
+    matched: Mapping[str, int],
 ) -> str:
     """The verdict as a sentence."""
     formula, title = subject.prototype.formula, reference.title

@@ -340,11 +340,17 @@ class ReferenceIndex:
         if row not in self._structures:
             from pymatgen.core import Element, Structure
 
-            sites = slice(int(self._first_site[row]), int(self._first_site[row + 1]))
-            elements = [Element.from_Z(int(number)) for number in self._numbers[sites]]
-            coords = self._coords[sites].astype(float) / _GRID
-            self._structures[row] = Structure(self._lattices[row].astype(float), elements, coords)
+            elements = [Element.from_Z(int(number)) for number in self._numbers[self._sites(row)]]
+            lattice, coords = self.cell(row)
+            self._structures[row] = Structure(lattice, elements, coords)
         return self._structures[row]
+
+    def cell(self, row: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Lattice vectors as rows in Å, (3, 3), and fractional coordinates of N sites, (N, 3), of one row."""
+        return self._lattices[row].astype(float), self._coords[self._sites(row)].astype(float) / _GRID
+
+    def _sites(self, row: int) -> slice:
+        return slice(int(self._first_site[row]), int(self._first_site[row + 1]))
 
 
 def build_arrays(
