@@ -18,12 +18,12 @@ from materium_rl.evaluation import judges
 from materium_rl.evaluation.evaluate import make_scorer, score_structures
 from materium_rl.evaluation.evaluate_report import print_summary, report
 from materium_rl.evaluation.inputs import Source, read_source
+from materium_rl.evaluation.judgements import CHARGE, add_reasons, energies, judges_of
 from materium_rl.evaluation.novel import add_novelty, open_references, population_reference
 from materium_rl.evaluation.properties import Target, monitors, values_of
 from materium_rl.evaluation.record import EvaluationRecord
 from materium_rl.evaluation.summary import Judged, record_of
 from materium_rl.evaluation.table import make_console
-from materium_rl.evaluation.verdicts import CHARGE, add_reasons, energies, judges_of
 from materium_rl.files import atomic_path
 from materium_rl.rewards.execution.progress import scoring_bar
 from materium_rl.runs import EVALUATION

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from materium_rl.evaluation.judgements import ON_HULL
 from materium_rl.evaluation.metrics import (
     DEFINITIONS,
     FUNNEL,
@@ -18,7 +19,6 @@ from materium_rl.evaluation.metrics import (
 )
 from materium_rl.evaluation.record import AgreementRecord, Estimate, EvaluationRecord, JudgeRecord
 from materium_rl.evaluation.table import format_figure
-from materium_rl.evaluation.verdicts import ON_HULL
 
 OTHERS = (
     Definition(
@@ -79,8 +79,8 @@ def caveat(record: EvaluationRecord) -> str:
     gap = f"Band gaps: {panel.band_gap}."
     if panel.label == "independent":
         return (
-            f"Stability is judged by {panel.evaluator}, which the reward ({own}) did not use; figures of {own} "
-            f"are an optimised proxy. {gap}"
+            f"Stability is judged by {panel.evaluator}, which the reward ({own}) did not use; what {own} says "
+            f"is an optimised proxy. {gap}"
         )
     return (
         f"Every figure here is an optimised proxy: {panel.reason}. If the structures were optimised against "

@@ -1,4 +1,4 @@
-"""The novelty ladder in an evaluation: references, verdicts in the table, and what counts as novel in S.U.N."""
+"""The novelty ladder in an evaluation: references, verdicts in the table, what is novel in S.U.N."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from materium_rl.evaluation.inputs import kind_of
+from materium_rl.evaluation.judgements import WHY, add_judgements, narrow
 from materium_rl.evaluation.known import Reference
 from materium_rl.evaluation.ladder import Ladder, Share
 from materium_rl.evaluation.metrics import Flags
-from materium_rl.evaluation.verdicts import WHY, add_judgements, narrow
 from materium_rl.resources import TRAINING_INDEX, policy_path
 from materium_rl.rewards.base import Outcome
 from materium_rl.runs import RunFolder

@@ -15,6 +15,7 @@ from materium_rl.evaluation.distributions import Population, coverage, distances
 from materium_rl.evaluation.evaluate import N_BOOT, bundled_training_elements
 from materium_rl.evaluation.evaluate_report import ALL_DEFINITIONS, headline
 from materium_rl.evaluation.inputs import Source
+from materium_rl.evaluation.judgements import JUDGED, ON_HULL, energies, judges_of, title_of
 from materium_rl.evaluation.judges import EVALUATOR, PROXY, REWARD, Panel
 from materium_rl.evaluation.known import Reference
 from materium_rl.evaluation.ladder import Share
@@ -22,7 +23,6 @@ from materium_rl.evaluation.metrics import STABLE_BELOW, Figure, Flags, figures,
 from materium_rl.evaluation.properties import ALWAYS, NO_HISTOGRAM, Target, histogram, property_of, values_of
 from materium_rl.evaluation.record import EvaluationRecord, plain
 from materium_rl.evaluation.statistics import Bootstrap
-from materium_rl.evaluation.verdicts import JUDGED, ON_HULL, energies, judges_of, title_of
 from materium_rl.rewards.base import Invalid
 from materium_rl.rewards.catalogue.bandgap import BandGap
 
