@@ -54,6 +54,8 @@ ENTRIES = frozenset(
 
 COMPARISON = "comparison.json"
 EVALUATION = "evaluation.json"
+EVALUATED = "structures.parquet"
+"""The table of structures beside it."""
 PROVENANCE = "provenance.json"
 RESULTS = frozenset({"generated.parquet", COMPARISON, EVALUATION, PROVENANCE})
 """A folder with one of these was written by ``generate``, ``compare``, ``evaluate``, ``discoveries`` or

@@ -141,12 +141,12 @@ class ReferenceIndex:
     @property
     def n_sites(self) -> NDArray[np.int64]:
         """Sites of each of the R references."""
-        return np.diff(self._first_site)
+        return self._n_sites.astype(np.int64)
 
     @property
     def volumes(self) -> NDArray[np.float64]:
         """Volume of each of the R cells in Å³."""
-        return np.abs(np.linalg.det(self._lattices.astype(np.float64)))
+        return np.asarray(np.abs(np.linalg.det(self._lattices.astype(np.float64))))
 
     @property
     def masses(self) -> NDArray[np.float64]:
