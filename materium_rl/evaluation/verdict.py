@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
 from numpy.typing import NDArray
 
 from materium_rl.evaluation.distances import Floats, pdd, pdd_distance
 from materium_rl.evaluation.known import Reference
+from materium_rl.evaluation.levels import FAR, LEVELS, TOLERANCES, Tolerance
 from materium_rl.rewards.catalogue.novelty import Tier
 from materium_rl.rewards.catalogue.uniqueness import merged_formula
 from materium_rl.rewards.fingerprint import Fingerprint
@@ -19,99 +21,7 @@ from materium_rl.rewards.references import ReferenceIndex, Relative
 from materium_rl.structures import cells_match, matching_cell
 
 if TYPE_CHECKING:
-    import numpy as np
     from pymatgen.core import Structure
-
-
-@dataclass(frozen=True, slots=True)
-class Tolerance:
-    """Tolerances of StructureMatcher, see ``structures.structures_match``."""
-
-    ltol: float
-    stol: float
-    angle_tol: float
-
-    def __str__(self) -> str:
-        return f"ltol {self.ltol:g}, stol {self.stol:g}, angle {self.angle_tol:g}°"
-
-
-TOLERANCES = {
-    "loose": Tolerance(0.3, 0.5, 10.0),
-    "standard": Tolerance(0.2, 0.3, 5.0),
-    "strict": Tolerance(0.1, 0.1, 2.0),
-}
-"""Standard is that of the whole package; loose is what counts as a hit in structure prediction."""
-
-FAR = 0.1
-"""Å. Earth mover's distance to the closest known structure beyond which one counts as far."""
-
-
-@dataclass(frozen=True, slots=True)
-class Level:
-    """One rung.
-
-    Args:
-        key: Its name in files: the column holds whether a structure is new at it.
-        title: Its name in tables.
-        text: When a structure is new at it.
-        ignores: What the verdict does not depend on.
-    """
-
-    key: str
-    title: str
-    text: str
-    ignores: tuple[str, ...]
-
-
-WRITING = ("cell", "origin", "orientation", "site order", "oxidation states")
-"""What no level depends on: how a crystal is written down."""
-LEVELS = (
-    Level(
-        "new_formula",
-        "formula",
-        "its reduced formula is not there",
-        (*WRITING, "volume", "positions"),
-    ),
-    *(
-        Level(
-            key,
-            f"structure, {name}",
-            f"matches none by StructureMatcher ({TOLERANCES[name]})",
-            (*WRITING, "volume"),
-        )
-        for key, name in (
-            ("new_structure_strict", "strict"),
-            ("new_structure", "standard"),
-            ("new_structure_loose", "loose"),
-        )
-    ),
-    Level(
-        "not_substitution",
-        "not a substitution",
-        "matches none by standard tolerances, and none of its prototype has an element of the same chemical "
-        "family on every place",
-        (*WRITING, "volume", "elements of one family"),
-    ),
-    Level(
-        "new_prototype",
-        "prototype",
-        "not a substitution, and none has its prototype, distortions and the choice of rare earths aside",
-        (*WRITING, "volume", "elements"),
-    ),
-    Level(
-        "new_framework",
-        "framework",
-        "a new prototype, and none has its arrangement of sites, all elements being one, distortions aside",
-        (*WRITING, "volume", "elements"),
-    ),
-    Level(
-        "far",
-        "far",
-        f"PDD distance to the closest one above {FAR} Å, elements ignored",
-        (*WRITING, "elements"),
-    ),
-)
-"""From the weakest claim to the strongest; the last stands by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,11 +212,14 @@ def _by_label(
 ) -> _Relation | None:
     """A substitution within one prototype, rare-earth swaps before others; None if it is not one."""
     prototype = subject.prototype
-    kin = [row for row in alike if index.family_formulas[row] == prototype.family_formula]
-    if not kin:
+    kin = np.array(
+        [row for row in alike if index.family_formulas[row] == prototype.family_formula], dtype=np.int64
+    )
+    if not len(kin):
         return None
-    swaps = [row for row in kin if _only_rare_earths(prototype.formula, index.formulas[row])]
-    return _Relation(Tier.SUBSTITUTION, False, False, False, reference.nearest_of(swaps or kin, subject.amd))
+    swaps = kin[[_only_rare_earths(prototype.formula, index.formulas[row]) for row in kin]]
+    rows = swaps if len(swaps) else kin
+    return _Relation(Tier.SUBSTITUTION, False, False, False, reference.nearest_of(rows, subject.amd))
 
 
 def _by_distortion(
@@ -362,14 +275,11 @@ def _why(
     if relation.tier is Tier.KNOWN:
         strictly = "" if "strict" in matched else ", though not by strict tolerances"
         return f"{formula} is in {title} as {neighbour.material_id}: the same structure{strictly}, {distance}"
-    likeness = _likeness(subject, reference, neighbour, relation)
+    nearest = f"nearest is {place}, {_likeness(subject, reference, neighbour, relation)}, {distance}"
     if relation.tier is Tier.NEW_ARRANGEMENT:
         loosely = "; by loose tolerances it matches" if "loose" in matched else ""
-        return (
-            f"{formula} is in {title}, but not in this structure; nearest is {place}, {likeness}, {distance}: "
-            f"a new arrangement{loosely}"
-        )
-    return f"{formula} is not in {title}; nearest is {place}, {likeness}, {distance}: {_claim(subject, relation, neighbour)}"
+        return f"{formula} is in {title}, but not in this structure; {nearest}: a new arrangement{loosely}"
+    return f"{formula} is not in {title}; {nearest}: {_claim(subject, relation, neighbour)}"
 
 
 def _claim(subject: Subject, relation: _Relation, neighbour: Neighbour) -> str:
