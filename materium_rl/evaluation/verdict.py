@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from math import gcd
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,10 +15,11 @@ from numpy.typing import NDArray
 from materium_rl.evaluation.distances import Floats, pdd, pdd_distance
 from materium_rl.evaluation.known import Reference
 from materium_rl.evaluation.levels import FAR, LEVELS, TOLERANCES, Tolerance
+from materium_rl.evaluation.metrics import elements_of
 from materium_rl.rewards.catalogue.novelty import Tier
-from materium_rl.rewards.catalogue.uniqueness import merged_formula
+from materium_rl.rewards.elements import RARE_EARTHS
 from materium_rl.rewards.fingerprint import Fingerprint
-from materium_rl.rewards.prototypes import Prototype, family
+from materium_rl.rewards.prototypes import RARE_EARTH, Prototype, family
 from materium_rl.rewards.references import ReferenceIndex, Relative
 from materium_rl.structures import cells_match, matching_cell
 
@@ -258,7 +261,19 @@ def _neighbour(subject: Subject, reference: Reference, row: int) -> Neighbour:
 
 
 def _only_rare_earths(formula: str, other: str) -> bool:
-    return formula != other and merged_formula(formula) == merged_formula(other)
+    return formula != other and _with_one_rare_earth(formula) == _with_one_rare_earth(other)
+
+
+@lru_cache(maxsize=100_000)
+def _with_one_rare_earth(formula: str) -> dict[str, int]:
+    """Reduced amounts of the elements, all rare earths added up: DyHoZn2 -> rare_earth 1, Zn 1."""
+    from pymatgen.core import Composition
+
+    amounts: Counter[str] = Counter()
+    for symbol, amount in Composition(formula).get_el_amt_dict().items():
+        amounts[RARE_EARTH if symbol in RARE_EARTHS else symbol] += round(amount)
+    divisor = gcd(*amounts.values())
+    return {symbol: amount // divisor for symbol, amount in amounts.items()}
 
 
 def _why(
@@ -313,8 +328,6 @@ def _likeness(subject: Subject, reference: Reference, neighbour: Neighbour, rela
 
 def _swaps(formula: str, other: str) -> str:
     """Which elements stand for which: ``Ca for Sr, Zr for Ti``; empty if it cannot be told one by one."""
-    from materium_rl.evaluation.metrics import elements_of
-
     new, old = elements_of(formula), elements_of(other)
     incoming, outgoing = (sorted(some, key=lambda s: (family(s), s)) for some in (new - old, old - new))
     if [family(s) for s in incoming] != [family(s) for s in outgoing]:
