@@ -25,6 +25,7 @@ from materium_rl.rewards.base import Invalid
 from materium_rl.rewards.fingerprint import N_ALL, SIZE, Fingerprint, fingerprints
 from materium_rl.rewards.nearest import NearestRows
 from materium_rl.rewards.prototypes import Prototype, prototypes
+from materium_rl.structures import cells_match, matching_cell, structure_matcher
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -81,15 +82,19 @@ class ReferenceIndex:
         self._per_framework = Counter(self._framework_labels)
         self._framework_codes = arrays["framework_label_code"]
         self._rows_of_formula = _rows(self.formulas)
-        self._rows_of_anonymous = _rows(columns["merged_anonymous_formula"])
+        of_anonymous = _rows(columns["merged_anonymous_formula"])
         self._family_codes = {text: code for code, text in enumerate(dict.fromkeys(self.family_formulas))}
         self._family_of_row = np.array([self._family_codes[text] for text in self.family_formulas])
         self._fingerprints = arrays["fingerprints"].astype(np.float32)
         self._all = NearestRows(self._fingerprints, size=N_ALL)
-        self._nearest_of_anonymous: dict[str, NearestRows] = {}
+        self._nearest_of_anonymous = {
+            formula: NearestRows(self._fingerprints, rows) for formula, rows in of_anonymous.items()
+        }
         self._lattices, self._coords, self._numbers = arrays["lattices"], arrays["coords"], arrays["numbers"]
         self._first_site = np.concatenate([[0], np.cumsum(arrays["n_sites"], dtype=np.int64)])
         self._structures: dict[int, Structure] = {}
+        self._cells: dict[int, Structure] = {}
+        self._asked: tuple[Structure, Structure] | None = None
 
     def __len__(self) -> int:
         return len(self.material_ids)
@@ -149,16 +154,14 @@ class ReferenceIndex:
         Same means what ``structures.structures_match`` says by its default tolerances. Only the
         references of the same formula are asked, the nearest first.
         """
-        from materium_rl.structures import structures_match
-
         rows = self._rows_of_formula.get(prototype.formula)
         if rows is None:
             return None
-        distances = self._distances(fingerprint, rows)
+        distances, matcher = self._distances(fingerprint, rows), structure_matcher()
         for place in np.argsort(distances, kind="stable"):
             row, distance = int(rows[place]), float(distances[place])
             certain = distance < SAME_FINGERPRINT and self._labels[row] == prototype.label
-            if certain or structures_match(structure, self.structure(row)):
+            if certain or cells_match(self._asked_cell(structure), self._cell(row), matcher):
                 return Nearest(row, self.material_ids[row], self.formulas[row], distance)
         return None
 
@@ -188,34 +191,23 @@ class ReferenceIndex:
         real structures in that range that the tolerance was chosen on it does so with none, of 9
         references distorted by 0.2 Å with 8; 20 ms each.)
         """
-        key = prototype.merged_anonymous_formula
         group = self._anonymous(prototype)
         if group is None:
             return Relative.NONE
         family = self._family_codes.get(prototype.family_formula, -1)
-        rows = self._rows_of_anonymous[key]
-        kin = rows[self._family_of_row[rows] == family]
-        if len(kin) and NearestRows(self._fingerprints, kin).nearest(fingerprint)[0][1] < radius:
-            return Relative.OF_FAMILY
-        near = group.nearest(fingerprint, 3)
-        if near[0][1] < radius:
-            return Relative.OTHER
-        three = [row for row, distance in near if distance < 2 * radius]
+        if within := [row for row, _ in group.within(fingerprint, radius)]:
+            kin = (self._family_of_row[within] == family).any()
+            return Relative.OF_FAMILY if kin else Relative.OTHER
+        three = [row for row, distance in group.nearest(fingerprint, 3) if distance < 2 * radius]
         three.sort(key=lambda row: self._family_of_row[row] != family)  # kin first: one match is enough
         for row in three:
-            if _same_sites(structure, self.structure(row)):
+            if self._same_sites(structure, row):
                 return Relative.OF_FAMILY if self._family_of_row[row] == family else Relative.OTHER
         return Relative.NONE
 
     def _anonymous(self, prototype: Prototype) -> NearestRows | None:
         """The references of the same anonymous formula, None if there is none."""
-        key = prototype.merged_anonymous_formula
-        if key not in self._nearest_of_anonymous:
-            rows = self._rows_of_anonymous.get(key)
-            if rows is None:
-                return None
-            self._nearest_of_anonymous[key] = NearestRows(self._fingerprints, rows)
-        return self._nearest_of_anonymous[key]
+        return self._nearest_of_anonymous.get(prototype.merged_anonymous_formula)
 
     def prototype_count(
         self, structure: Structure, prototype: Prototype, fingerprint: Fingerprint, radius: float
@@ -231,7 +223,7 @@ class ReferenceIndex:
         rows = [row for row, _ in group.within(fingerprint, radius)]
         if not rows:
             near = [row for row, distance in group.nearest(fingerprint, 3) if distance < 2 * radius]
-            rows = [row for row in near if _same_sites(structure, self.structure(row))]
+            rows = [row for row in near if self._same_sites(structure, row)]
         return max((self._per_prototype[self._merged_labels[row]] for row in rows), default=0)
 
     def framework_count(
@@ -251,7 +243,7 @@ class ReferenceIndex:
         near = [row for row, _ in self._all.within(fingerprint, radius)]
         firsts = np.unique(self._framework_codes[near], return_index=True)[1]
         for place in np.sort(firsts)[:20]:
-            if _same_framework(structure, self.structure(near[place])):
+            if self._same_framework(structure, near[place]):
                 return self._per_framework[self._framework_labels[near[place]]]
         return 0
 
@@ -265,6 +257,26 @@ class ReferenceIndex:
             coords = self._coords[sites].astype(float) / _GRID
             self._structures[row] = Structure(self._lattices[row].astype(float), elements, coords)
         return self._structures[row]
+
+    def _same_sites(self, structure: Structure, row: int) -> bool:
+        """Whether the sites are those of a reference, elements ignored."""
+        return cells_match(self._asked_cell(structure), self._cell(row), _framework_matcher())
+
+    def _same_framework(self, structure: Structure, row: int) -> bool:
+        """The same; the cell of the one may be reducible only as long as it is not distorted."""
+        blank = _blank(structure), _blank(self.structure(row))
+        return self._same_sites(structure, row) or bool(_framework_matcher().fit(*blank))
+
+    def _cell(self, row: int) -> Structure:
+        if row not in self._cells:
+            self._cells[row] = matching_cell(self.structure(row))
+        return self._cells[row]
+
+    def _asked_cell(self, structure: Structure) -> Structure:
+        """Its cell for StructureMatcher; the last one is remembered, since several references are asked."""
+        if self._asked is None or self._asked[0] is not structure:
+            self._asked = structure, matching_cell(structure)
+        return self._asked[1]
 
     def _distances(self, fingerprint: Fingerprint, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         return np.abs(self._fingerprints[rows] - fingerprint).max(axis=1)  # type: ignore[no-any-return]
@@ -315,15 +327,6 @@ def _bundled() -> ReferenceIndex:
     from materium_rl.resources import asset_path
 
     return ReferenceIndex.load(asset_path(ASSET))
-
-
-def _same_sites(a: Structure, b: Structure) -> bool:
-    return bool(_framework_matcher().fit(a, b))
-
-
-def _same_framework(a: Structure, b: Structure) -> bool:
-    """Elements ignored; the cell of the one may be reducible only as long as it is not distorted."""
-    return _same_sites(a, b) or _same_sites(_blank(a), _blank(b))
 
 
 def _blank(structure: Structure) -> Structure:
