@@ -23,7 +23,7 @@ from materium_rl.rewards.catalogue.novelty import OVERLAP, Tier
 from materium_rl.rewards.fingerprint import Fingerprint, fingerprints, shortest_distance
 from materium_rl.rewards.prototypes import Prototype, prototypes
 from materium_rl.rewards.references import SAME_FINGERPRINT
-from materium_rl.structures import cells_match
+from materium_rl.structures import cells_match, structure_matcher
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -237,7 +237,7 @@ def _duplicate_of(row: int, subject: Subject, firsts: dict[str, list[tuple[int, 
         same_label = first.prototype.label == subject.prototype.label
         if same_label and np.abs(first.fingerprint - subject.fingerprint).max() < SAME_FINGERPRINT:
             return other
-        if cells_match(first.cell, subject.cell):
+        if cells_match(first.cell, subject.cell, structure_matcher()):
             return other
     known.append((row, subject))
     return None

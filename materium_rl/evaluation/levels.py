@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from materium_rl.structures import structure_matcher
+
+if TYPE_CHECKING:
+    from pymatgen.core.structure_matcher import StructureMatcher
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,6 +18,10 @@ class Tolerance:
     ltol: float
     stol: float
     angle_tol: float
+
+    def matcher(self) -> StructureMatcher:
+        """The matcher of ``structures.structures_match`` with these tolerances."""
+        return structure_matcher(self.ltol, self.stol, self.angle_tol)
 
     def __str__(self) -> str:
         return f"ltol {self.ltol:g}, stol {self.stol:g}, angle {self.angle_tol:g}°"

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from materium_rl.evaluation.distances import Floats, pdd, pdd_distance
 from materium_rl.evaluation.known import Reference
-from materium_rl.evaluation.levels import FAR, LEVELS, TOLERANCES, Tolerance
+from materium_rl.evaluation.levels import FAR, LEVELS, TOLERANCES
 from materium_rl.evaluation.metrics import elements_of
 from materium_rl.rewards.catalogue.novelty import Tier
 from materium_rl.rewards.elements import RARE_EARTHS
 from materium_rl.rewards.fingerprint import Fingerprint
 from materium_rl.rewards.prototypes import RARE_EARTH, Prototype, family
 from materium_rl.rewards.references import ReferenceIndex, Relative
-from materium_rl.structures import cells_match, matching_cell
+from materium_rl.structures import matching_cell
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -84,7 +84,7 @@ class Subject:
 
     @cached_property
     def cell(self) -> Structure:
-        """The cell in which StructureMatcher compares it."""
+        """The cell in which StructureMatcher compares it with others of its list."""
         return matching_cell(self.structure)
 
     @classmethod
@@ -167,22 +167,12 @@ def _matched(subject: Subject, index: ReferenceIndex) -> dict[str, int]:
         for name, tolerance in TOLERANCES.items():
             if name in found:
                 continue
-            if not certain and not _match(subject, index, row, tolerance):
+            if not certain and not index.cells_match(subject.structure, row, tolerance.matcher()):
                 break
             found[name] = row
         if len(found) == len(TOLERANCES):
             break
     return found
-
-
-def _match(subject: Subject, index: ReferenceIndex, row: int, tolerance: Tolerance) -> bool:
-    return cells_match(
-        subject.cell,
-        index.matching_cell(row),
-        ltol=tolerance.ltol,
-        stol=tolerance.stol,
-        angle_tol=tolerance.angle_tol,
-    )
 
 
 def _relation(
