@@ -16,7 +16,7 @@ import numpy as np
 
 from materium_rl.evaluation.metrics import Figure
 from materium_rl.evaluation.statistics import Bootstrap, Floats, Role, Statistic, percentiles
-from materium_rl.evaluation.variety import FAMILY_SWAP, NO_SWAP, RARE_EARTH_SWAP
+from materium_rl.evaluation.variety import COLOURING, FAMILY_SWAP, NO_SWAP, RARE_EARTH_SWAP
 
 Statistics = Mapping[str, Statistic]
 Runs = Sequence[Statistics]
@@ -24,10 +24,11 @@ Runs = Sequence[Statistics]
 
 GAIN_KEYS = {
     NO_SWAP: "sun_new",
+    COLOURING: "sun_colourings",
     FAMILY_SWAP: "sun_family_swaps",
     RARE_EARTH_SWAP: "sun_rare_earth_swaps",
 }
-"""What a gain in S.U.N. is made of; the three figures add up to ``sun``."""
+"""What a gain in S.U.N. is made of; the figures add up to ``sun``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from materium_rl.evaluation.differences import Change, Changes
 from materium_rl.evaluation.metrics import Figure
 from materium_rl.evaluation.table import format_times
-from materium_rl.evaluation.variety import FAMILY_SWAP, RARE_EARTH_SWAP
+from materium_rl.evaluation.variety import COLOURING, FAMILY_SWAP, NO_SWAP, RARE_EARTH_SWAP
 
 # Where novelty is bought: the limits that a fine-tuned policy should keep to.
 MOST_IN_FIVE = 0.30
@@ -23,9 +23,10 @@ Figures = Mapping[str, Figure]
 def verdict(before: Figures, after: Figures, changes: Changes, *, seeds: int | None = None) -> str:
     """Say what happened, no more than the intervals allow.
 
-    For example: ``S.U.N. 6.1 -> 31.2 % (+25.1, 95 % CI 22.0..28.1); 3.1x as many stable new prototypes
-    (2.4..4.0), 2.2x the frameworks (1.6..2.9); 12 % of the gain is rare-earth substitution, 20 % other
-    substitution; five commonest prototypes 12 % of samples; one training seed``.
+    For example: ``S.U.N. 6.1 -> 31.2 % (+25.1, 95 % CI 22.0..28.1); 3.1x as many distinct S.U.N.
+    prototypes (2.4..4.0), 2.2x the frameworks (1.6..2.9); 12 % of the gain is rare-earth substitution, 20 %
+    other substitution in a family, 40 % other colouring, 28 % new arrangements; five commonest prototypes
+    12 % of samples; one training seed``.
 
     Args:
         before: Figures of the baseline.
@@ -53,10 +54,8 @@ def verdict(before: Figures, after: Figures, changes: Changes, *, seeds: int | N
 
 
 def swapped(changes: Changes) -> float:
-    """Share of the gain in S.U.N. that is element substitution; NaN without a certain gain."""
-    if not changes.gain:
-        return math.nan
-    return changes.gain[FAMILY_SWAP].value + changes.gain[RARE_EARTH_SWAP].value
+    """Share of the gain in S.U.N. that is other elements in arrangements seen before; NaN without one."""
+    return 1 - changes.gain[NO_SWAP].value if changes.gain else math.nan
 
 
 def _warnings(before: Figures, after: Figures, changes: Changes) -> list[str]:
@@ -65,7 +64,7 @@ def _warnings(before: Figures, after: Figures, changes: Changes) -> list[str]:
     gained = sun.low > 0
     warnings = []
     if swapped(changes) >= MOSTLY_SWAPS:
-        warnings.append(f"substitution only, {100 * min(swapped(changes), 1):.0f} % of the gain: ")
+        warnings.append(f"substitution only, {_percent(swapped(changes))} of the gain: ")
     elif gained and changes.figures["sun_new"].difference.low <= 0:
         warnings.append("no certain gain but by substitution: ")
     if signs := _collapse(before, after, changes):
@@ -78,7 +77,7 @@ def _warnings(before: Figures, after: Figures, changes: Changes) -> list[str]:
 def _variety(changes: Changes) -> list[str]:
     """How many times the distinct things among S.U.N., in one part; none where there were none."""
     said = []
-    titles = {"sun_prototypes": "as many stable new prototypes", "sun_frameworks": "the frameworks"}
+    titles = {"sun_prototypes": "as many distinct S.U.N. prototypes", "sun_frameworks": "the frameworks"}
     for key, title in titles.items():
         change = changes.figures[key]
         if math.isnan(change.ratio.value):
@@ -92,8 +91,12 @@ def _variety(changes: Changes) -> list[str]:
 def _gain(changes: Changes) -> list[str]:
     if not changes.gain:
         return []
-    rare, other = (_percent(changes.gain[kind].value) for kind in (RARE_EARTH_SWAP, FAMILY_SWAP))
-    return [f"{rare} of the gain is rare-earth substitution, {other} other substitution"]
+    kinds = (RARE_EARTH_SWAP, FAMILY_SWAP, COLOURING, NO_SWAP)
+    rare, other, colours, new = (_percent(changes.gain[kind].value) for kind in kinds)
+    return [
+        f"{rare} of the gain is rare-earth substitution, {other} other substitution in a family, {colours} "
+        f"other colouring, {new} new arrangements"
+    ]
 
 
 def _collapse(before: Figures, after: Figures, changes: Changes) -> list[str]:
