@@ -268,9 +268,7 @@ class ControlsConfig(Section):
     @model_validator(mode="after")
     def _limit_has_something_to_limit(self) -> Self:
         if self.max_calls is not None and not self.enabled:
-            raise ValueError(
-                "max_calls limits best-of-n, which is a control: add --controls, or leave it out"
-            )
+            raise ValueError("max_calls limits a control: add --controls, or leave it out")
         return self
 
 

@@ -110,6 +110,10 @@ class Bootstrap:
         chances = np.concatenate([np.ones(self.n), np.full(4, PSEUDO_WEIGHT)])
         return rng.multinomial(self.n, chances / chances.sum(), size=self.n_boot).astype(np.float64)
 
+    def sums(self, rows: Floats) -> Floats:
+        """Sum over the rows of each resample, (R,) of N values or (R, K) of (N, K)."""
+        return np.asarray(self._weights[:, : self.n] @ rows)
+
     def draws(self, statistic: Statistic, role: Role = "after", *, smooth: bool = True) -> Floats:
         """The statistic on each of the R resamples, NaN where its denominator is 0.
 
@@ -118,9 +122,7 @@ class Bootstrap:
             role: Which of a pair it is.
             smooth: Whether a share takes the pseudo rows in.
         """
-        top, bottom = statistic.numerator, statistic.denominator
-        weights = self._weights[:, : self.n]
-        tops, bottoms = weights @ top, weights @ bottom
+        tops, bottoms = self.sums(statistic.numerator), self.sums(statistic.denominator)
         if smooth and statistic.step:
             pseudo = self._weights[:, self.n :]
             tops = tops + statistic.step * (pseudo @ PSEUDO_ROWS[role])
@@ -130,7 +132,7 @@ class Bootstrap:
         return quotients
 
     def mean_draws(self, runs: Sequence[Statistic], role: Role = "after", *, smooth: bool = True) -> Floats:
-        """Mean of one statistic over the runs of a recipe on each resample; the rows are drawn for all alike."""
+        """Mean of a statistic over the runs of a recipe on each resample; rows are drawn for all alike."""
         return np.asarray(np.mean([self.draws(run, role, smooth=smooth) for run in runs], axis=0))
 
     def between_runs(self, values: Sequence[float], role: Role = "after") -> Floats:
@@ -218,6 +220,6 @@ def divergence(holds: ArrayLike, reference: ArrayLike) -> Statistic:
     if math.isnan(value):
         return Statistic(np.zeros(n), np.zeros(n))
     p, q = counts / counts.sum(), other / other.sum()
-    slope = 0.5 * np.log2(p, where=p > 0, out=np.zeros_like(p)) - 0.5 * np.log2((p + q) / 2)
-    slope[p == 0] = 0.0
-    return Statistic(n * (rows @ slope - rows.sum(axis=1) * (p @ slope)) / counts.sum(), np.ones(n), value)
+    slope = 0.5 * np.log2(2 * p / (p + q), where=p > 0, out=np.zeros_like(p))
+    influence: Floats = n * (rows @ slope - rows.sum(axis=1) * (p @ slope)) / counts.sum()
+    return Statistic(influence, np.ones(n), value)

@@ -40,7 +40,7 @@ def swap_columns(verdicts: pd.DataFrame, rare_earth_formulas: Container[str]) ->
     - ``family``: in a prototype of theirs with an element of the same chemical family on every place;
     - ``colouring``: in a prototype of theirs, with elements that no relative of it has.
 
-    ``swap`` does so for S.U.N. samples, and the other S.U.N. samples that came earlier count like the training
+    ``swap`` does so for S.U.N. samples, and S.U.N. samples that came earlier count like the training
     structures (same framework, and the same formula, formula in families, or proportions). ``none`` is
     the first sample of an arrangement that the training structures lack.
 
