@@ -1,8 +1,8 @@
 """How often the 95 % intervals of ``compare`` hold the truth, in simulated comparisons.
 
 Run from the repository root: ``python benchmarks/interval_coverage.py``. Each line draws tables of samples
-from a known distribution, makes the interval, and counts how often it holds the true value; beside it the plain
-percentile bootstrap (shares and means resampled, runs resampled and then samples). No model is loaded.
+from a known distribution, makes the interval, and counts how often it holds the true value; beside it the
+plain percentile bootstrap (rows resampled, of several runs first the runs). No model is loaded.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def plain(quantity: str, before: list[Statistic], after: list[Statistic], bootst
 
 def resampled(runs: list[Statistic], bootstrap: Bootstrap) -> np.ndarray:
     """Of each resample of the rows the mean over a resample of the runs."""
-    drawn = np.array([bootstrap.draws(run, smooth=False) for run in runs])
+    drawn = np.array([bootstrap.values(run, smooth=False) for run in runs])
     if len(runs) == 1:
         return drawn[0]
     chosen = np.random.default_rng(2).integers(len(runs), size=(len(runs), drawn.shape[1]))

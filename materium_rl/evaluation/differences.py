@@ -95,8 +95,8 @@ def _share_of_gain(before: Runs, after: Runs, key: str, bootstrap: Bootstrap) ->
     """Difference of a part of S.U.N. over that of all of it."""
 
     def gained(key: str) -> Floats:
-        olds = bootstrap.mean_draws([run[key] for run in before], "before", smooth=False)
-        return bootstrap.mean_draws([run[key] for run in after], smooth=False) - olds
+        olds = bootstrap.mean_values([run[key] for run in before], "before", smooth=False)
+        return bootstrap.mean_values([run[key] for run in after], smooth=False) - olds
 
     def of(runs: Runs) -> float:
         return (_mean(runs, key) - _mean(before, key)) / (_mean(runs, "sun") - _mean(before, "sun"))
@@ -108,7 +108,7 @@ def _share_of_gain(before: Runs, after: Runs, key: str, bootstrap: Bootstrap) ->
 
 def _draws(runs: Runs, key: str, role: Role, bootstrap: Bootstrap) -> Floats:
     own = [run[key] for run in runs]
-    return bootstrap.mean_draws(own, role) + bootstrap.between_runs([s.value for s in own], role)
+    return bootstrap.mean_values(own, role) + bootstrap.between_runs([s.value for s in own], role)
 
 
 def _mean(runs: Runs, key: str) -> float:
