@@ -281,7 +281,7 @@ def add_verdicts(
     stable = valid & (e_above_hull < STABLE_BELOW)
     novel = ranked & _tier_is(frame, *NEW_FORMULA_TIERS)
     novel_structure = ranked & ~_tier_is(frame, Tier.KNOWN)
-    sun = _first_of_each(group, stable & novel)
+    sun = first_of_each(group, stable & novel)
     on_target = valid & (np.abs(gap - target) <= width)
     found = frame.assign(
         group=group,
@@ -292,11 +292,11 @@ def add_verdicts(
         & np.logical_or.reduce([_outcome_is(frame, r, "failed") for r in (STABILITY, NOVELTY, GAP)]),
         stable=stable,
         on_hull=valid & (e_above_hull <= 0),
-        unique=_first_of_each(group, valid),
+        unique=first_of_each(group, valid),
         novel=novel,
         novel_structure=novel_structure,
         sun=sun,
-        sun_structure=_first_of_each(group, stable & novel_structure),
+        sun_structure=first_of_each(group, stable & novel_structure),
         on_target=on_target,
         sun_on_target=sun & on_target,
     )
@@ -412,7 +412,13 @@ def _elements(verdicts: pd.DataFrame, training_elements: Mapping[str, int]) -> d
     }
 
 
-def _first_of_each(groups: NDArray[np.int64], flags: Flags) -> Flags:
+def ratio_of(bootstrap: Bootstrap, numerator: NDArray[np.generic], denominator: Flags) -> Figure:
+    """Sum of the numerator over the number of rows in the denominator, with its interval."""
+    found = (share if numerator.dtype == np.bool_ else mean)(numerator, denominator)
+    return Figure(found.value, *bootstrap.interval(found))
+
+
+def first_of_each(groups: NDArray[np.int64], flags: Flags) -> Flags:
     """Those of the flagged rows that are the first of their group among the flagged."""
     first = np.zeros(len(groups), dtype=bool)
     rows = np.flatnonzero(flags)

@@ -52,11 +52,10 @@ def swap_columns(verdicts: pd.DataFrame, rare_earth_formulas: Container[str]) ->
         The two columns; None for a sample that is no such thing, or not S.U.N.
     """
     of_tier = {Tier.SUBSTITUTION.value: FAMILY_SWAP, Tier.KNOWN_PROTOTYPE.value: COLOURING}
+    tiers = verdicts["novelty.tier"] if "novelty.tier" in verdicts else [None] * len(verdicts)
     known = [
         RARE_EARTH_SWAP if swap == FAMILY_SWAP and formula in rare_earth_formulas else swap
-        for swap, formula in zip(
-            map(of_tier.get, verdicts["novelty.tier"]), _merged_formulas(verdicts), strict=True
-        )
+        for swap, formula in zip(map(of_tier.get, tiers), _merged_formulas(verdicts), strict=True)
     ]
     new, colours, families = map(_firsts, _apart(verdicts.assign(swap_of_training=known)))
     named = np.select([new, colours, families], SWAPS[:-1], SWAPS[-1])
