@@ -82,7 +82,7 @@ def _variety(changes: Changes) -> list[str]:
         change = changes.figures[key]
         if math.isnan(change.ratio.value):
             continue
-        said.append(f"{format_times(change.ratio.value)} {title} ({_span(change.ratio, 1)})")
+        said.append(f"{format_times(change.ratio.value)} {title} ({_span(change.ratio)})")
         if not change.is_certain:
             said[-1] += ", within the uncertainty"
     return [", ".join(said)] if said else []
@@ -145,9 +145,10 @@ def _shift(title: str, key: str, before: Figures, after: Figures, change: Change
     )
 
 
-def _span(figure: Figure, digits: int) -> str:
-    high = "" if math.isinf(figure.high) else f"{figure.high:.{digits}f}"
-    return f"{figure.low:.{digits}f}..{high}"
+def _span(figure: Figure) -> str:
+    """``2.4..4.0``; open where nothing bounds a ratio."""
+    low, high = (format_times(end).removesuffix("x") for end in (figure.low, figure.high))
+    return f"{low}.." if math.isinf(figure.high) else f"{low}..{high}"
 
 
 def _percent(share: float) -> str:
