@@ -136,15 +136,12 @@ class Bootstrap:
             quotients: Floats = tops / bottoms + statistic.offset
         return quotients
 
-    def mean_values(self, runs: Sequence[Statistic], role: Role = "after", *, smooth: bool = True) -> Floats:
-        """Mean of a statistic over the runs of a recipe on each resample; rows are drawn for all alike."""
-        return np.asarray(np.mean([self.values(run, role, smooth=smooth) for run in runs], axis=0))
-
     def between_runs(self, values: Sequence[float], role: Role = "after") -> Floats:
         """R deviations of the mean of ``values``, one of each of M runs; 0 for a single run.
 
         Resampling a handful of runs shows too little of how they differ, so these are drawn from
-        Student's t with M - 1 degrees of freedom, independently for the two roles.
+        Student's t with M - 1 degrees of freedom, independently for the two roles. How the values differ
+        holds how the samples of each run vary.
         """
         if len(values) < 2:
             return np.zeros(self.n_boot)
