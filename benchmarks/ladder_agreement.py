@@ -1,18 +1,18 @@
 """Whether the novelty ladder says what outside judges say.
 
     pip install average-minimum-distance     # licence CC BY-NC-SA: a judge for this script, no dependency
-    python benchmarks/ladder_agreement.py --data mp_train.csv.gz --validation mp_val.csv.gz
+    python benchmarks/ladder_agreement.py --validation mp_val.csv.gz
 
-1. StructureMatcher: 500 structures against all structures of --data by pymatgen's own brute force, at the
-   three tolerances. They are samples of a policy, validation structures, and reference structures in disguise:
-   strained by up to 3 %, half of them with one atom pushed by up to 1 Å along each axis. The matcher is asked
-   about the references of the same formula; of others it says no after a look at the formula.
+1. StructureMatcher: 500 structures against the bundled training structures by pymatgen's own brute force,
+   at the three tolerances. They are samples of a policy, validation structures, and training structures in
+   disguise: strained by up to 3 %, half of them with one atom pushed by up to 1 Å along each axis. It is
+   asked about the references of the same formula; of others it says no after a look at the formula.
 2. Uniqueness of the same 500, and of each fifth of them in a second disguise, against
    StructureMatcher.group_structures.
 3. AMD and PDD of 300 structures against the average-minimum-distance package, and the earth mover's
    distances of 300 pairs.
 4. How often the closest structure, the nearest by PDD of the five nearest by AMD, is the nearest by PDD of
-   all.
+   all (against each eighth training structure).
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import time
 import warnings
-from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +29,7 @@ from pymatgen.core.structure_matcher import ElementComparator, StructureMatcher
 from materium_rl.evaluation.distances import amd, pdd, pdd_distance
 from materium_rl.evaluation.ladder import Ladder, Reference
 from materium_rl.evaluation.levels import TOLERANCES
+from materium_rl.rewards.references import ReferenceIndex
 from materium_rl.structure_files import read_structures
 from materium_rl.structures import strip_oxidation_states
 
@@ -60,20 +60,18 @@ def disguised(structure: Structure, rng: np.random.Generator) -> Structure:
     return changed * rng.permutation([1, 1, int(rng.integers(1, 3))])
 
 
-def against_pymatgen(queries: list[Structure], references: list[Structure]) -> None:
+def against_pymatgen(queries: list[Structure], index: ReferenceIndex) -> None:
+    known = Reference("known", "the training structures", index)
     start = time.process_time()
-    known = Reference.from_structures("known", references)
-    indexed = time.process_time()
     frame = Ladder([known]).climb(queries).to_frame()
-    climbed = time.process_time()
-    same_formula = defaultdict(list)
-    for reference in references:
-        same_formula[reference.composition.reduced_formula].append(reference)
+    seconds = time.process_time() - start
+    same_formula = {
+        formula: [index.structure(row) for row, other in enumerate(index.formulas) if other == formula]
+        for formula in map(_formula, queries)
+    }
     read = np.flatnonzero(frame["outcome"] == "ok")
-    print(
-        f"{len(queries)} structures, {len(read)} readable; {len(references):,} references. Indexing "
-        f"{indexed - start:.0f} s, ladder {climbed - indexed:.1f} s of processor time.\n"
-    )
+    print(f"{len(queries)} structures, {len(read)} readable; {len(index):,} references.")
+    print(f"Ladder: {seconds:.1f} s of processor time.\n")
     print("| tolerances | new by the ladder | new by pymatgen | equal verdicts |\n|---|--:|--:|--:|")
     for name, tolerance in TOLERANCES.items():
         matcher = StructureMatcher(
@@ -164,7 +162,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, required=True, help="the references")
     parser.add_argument("--validation", type=Path, required=True)
     parser.add_argument("--policy", default="nano")
     parser.add_argument("-n", type=int, default=500, help="structures in all")
@@ -173,15 +170,16 @@ def main() -> None:
     warnings.simplefilter("ignore")
 
     rng = np.random.default_rng(arguments.seed)
-    references = read(arguments.data)
+    index = ReferenceIndex.bundled()
     third = arguments.n // 3
-    chosen = rng.choice(len(references), arguments.n - 2 * third, replace=False)
+    chosen = rng.choice(len(index), arguments.n - 2 * third, replace=False)
     samples = sampled(arguments.policy, third, arguments.seed)
-    queries = [*samples, *read(arguments.validation, third), *(disguised(references[i], rng) for i in chosen)]
-    against_pymatgen(queries, references)
+    hidden = [disguised(index.structure(int(row)), rng) for row in chosen]
+    queries = [*samples, *read(arguments.validation, third), *hidden]
+    against_pymatgen(queries, index)
     uniqueness([*queries, *(disguised(query, rng) for query in queries[::5])])
-    distances([*samples[:100], *references[:200]])
-    closest(queries[:200], references[::8])
+    distances([*samples[:100], *(index.structure(row) for row in range(0, 10_000, 50))])
+    closest(queries[:200], [index.structure(row) for row in range(0, len(index), 8)])
 
 
 if __name__ == "__main__":
