@@ -11,7 +11,7 @@
    StructureMatcher.group_structures.
 3. AMD and PDD of 300 structures against the average-minimum-distance package, and the earth mover's
    distances of 300 pairs.
-4. How often the closest structure, the nearest by PDD of the five nearest by AMD, is the nearest by PDD of
+4. How often the closest structure, the nearest by PDD of the twelve nearest by AMD, is the nearest by PDD of
    all (against each eighth training structure).
 """
 
