@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
+from rich.table import Table
 
 from materium_rl.evaluation.judgements import ON_HULL
+from materium_rl.evaluation.ladder import LEVELS
 from materium_rl.evaluation.metrics import (
     DEFINITIONS,
     FUNNEL,
@@ -17,7 +19,13 @@ from materium_rl.evaluation.metrics import (
     Definition,
     Figure,
 )
-from materium_rl.evaluation.record import AgreementRecord, Estimate, EvaluationRecord, JudgeRecord
+from materium_rl.evaluation.record import (
+    AgreementRecord,
+    Estimate,
+    EvaluationRecord,
+    JudgeRecord,
+    NoveltyRecord,
+)
 from materium_rl.evaluation.table import format_figure
 
 OTHERS = (
@@ -57,17 +65,16 @@ def report(record: EvaluationRecord, files: Sequence[str]) -> str:
 
 
 def print_summary(record: EvaluationRecord, console: Console) -> None:
-    """The headline, the funnel and the judges, as plain lines."""
+    """The funnel, the judges, and the headline."""
     console.print()
-    for line in (*_funnel(record)[2:], *_judges(record)[2:]):
-        if line and not line.startswith("|--"):
-            cells = [cell.strip() for cell in line.strip("|").split("|")]
-            console.print(
-                f"{cells[0]:<44}" + "".join(f"{cell:>20}" for cell in cells[1:]) if len(cells) > 1 else line,
-                soft_wrap=True,
-                markup=False,
-            )
-    console.print()
+    for rows in (_funnel_rows(record), _judge_rows(record)):
+        table = Table(box=None, pad_edge=False, header_style="")
+        for column, title in enumerate(rows[0]):
+            table.add_column(title, justify="right" if column else "left", max_width=28 if column else None)
+        for row in rows[1:]:
+            table.add_row(*row)
+        console.print(table)
+        console.print()
     console.print(record.headline, style="bold", soft_wrap=True, markup=False)
     console.print(caveat(record), soft_wrap=True, markup=False)
 
@@ -79,8 +86,8 @@ def caveat(record: EvaluationRecord) -> str:
     gap = f"Band gaps: {panel.band_gap}."
     if panel.label == "independent":
         return (
-            f"Stability is judged by {panel.evaluator}, which the reward ({own}) did not use; what {own} says "
-            f"is an optimised proxy. {gap}"
+            f"Stability is judged by {panel.evaluator}, which the reward ({own}) did not use; what {own} "
+            f"says is an optimised proxy. {gap}"
         )
     return (
         f"Every figure here is an optimised proxy: {panel.reason}. If the structures were optimised against "
@@ -99,7 +106,7 @@ def headline(record_source: str, requested: int, judge: JudgeRecord, valid: Esti
     shown = [cell(_of(key), judge.figures[key]) for key in ("msun", "sun")]
     return (
         f"{record_source}: of {requested:,} requested {cell(_BY_KEY['valid'], valid)} % valid, "
-        f"{shown[0]} % meta-S.U.N. and {shown[1]} % S.U.N. by {judge.title} [{judge.label}]"
+        f"{shown[0]} % meta-S.U.N. and {shown[1]} % S.U.N. by {judge.title}: {judge.label}"
     )
 
 
@@ -107,21 +114,34 @@ def _of(key: str) -> Definition:
     return next(d for d in BY_JUDGE if d.key == key)
 
 
+def _funnel_rows(record: EvaluationRecord) -> list[list[str]]:
+    rows = [[f"of {record.source.requested:,} requested", "%"]]
+    return rows + [[_BY_KEY[k].title, cell(_BY_KEY[k], record.figures[k])] for k in FUNNEL_ROWS]
+
+
 def _funnel(record: EvaluationRecord) -> list[str]:
-    lines = ["## Funnel", "", f"| of {record.source.requested:,} requested | % |", "|---|--:|"]
-    lines += [f"| {_BY_KEY[k].title} | {cell(_BY_KEY[k], record.figures[k])} |" for k in FUNNEL_ROWS]
-    return [*lines, ""]
+    return ["## Funnel", "", *_markdown(_funnel_rows(record)), ""]
+
+
+def _judge_rows(record: EvaluationRecord) -> list[list[str]]:
+    judges = list(record.judges.values())
+    rows = [["% of requested", *(f"{j.title}: {j.label}" for j in judges)]]
+    rows += [[d.title, *(cell(d, j.figures[d.key]) for j in judges)] for d in BY_JUDGE]
+    rows.append(["structures measured", *(f"{j.measured:,}" for j in judges)])
+    rows.append(["valid, but it failed", *(f"{j.failed:,}" for j in judges)])
+    if any(j.left for j in judges):
+        rows.append(["valid, but not relaxed", *(f"{j.left:,}" for j in judges)])
+    return rows
 
 
 def _judges(record: EvaluationRecord) -> list[str]:
-    judges = list(record.judges.values())
-    names = " | ".join(f"{j.title} [{j.label}]" for j in judges)
-    lines = ["## Stable, unique and novel, by who judges", "", f"| % of requested | {names} |"]
-    lines.append(f"|---|{'--:|' * len(judges)}")
-    lines += [f"| {d.title} | {' | '.join(cell(d, j.figures[d.key]) for j in judges)} |" for d in BY_JUDGE]
-    lines.append(f"| measured, structures | {' | '.join(f'{j.measured:,}' for j in judges)} |")
-    lines.append(f"| valid, not measured | {' | '.join(f'{j.failed:,}' for j in judges)} |")
-    return [*lines, ""]
+    return ["## Stable, unique and novel, by who judges", "", *_markdown(_judge_rows(record)), ""]
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table; its first row is the header, its first column is text."""
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return [lines[0], f"|---|{'--:|' * (len(rows[0]) - 1)}", *lines[1:]]
 
 
 def _agreement(record: EvaluationRecord) -> list[str]:
@@ -172,23 +192,43 @@ def _relaxation(record: EvaluationRecord) -> list[str]:
 
 
 def _novelty(record: EvaluationRecord) -> list[str]:
-    if not record.novelty:
-        return []
-    stages = list(dict.fromkeys(n.stage for n in record.novelty))
-    references = list(dict.fromkeys(n.reference for n in record.novelty))
-    columns = [(r, s) for r in references for s in stages]
-    found = {(n.reference, n.stage, n.level): n for n in record.novelty}
-    names = " | ".join(f"{r}, {s.replace('_', ' ')}" for r, s in columns)
-    lines = ["## Novelty ladder", "", f"| new, % of requested | {names} |", f"|---|{'--:|' * len(columns)}"]
-    for level in dict.fromkeys(n.level for n in record.novelty):
-        cells = [found.get((r, s, level)) for r, s in columns]
-        shown = ["-" if n is None or not n.told else f"{100 * n.new / n.requested:.1f}" for n in cells]
-        lines.append(f"| {level.replace('_', ' ')} | {' | '.join(shown)} |")
-    return [*lines, ""]
+    lines = ["## Novelty ladder", ""]
+    titles = {level.key: f"new by {level.title}" for level in LEVELS}
+    titles |= {"not_substitution": "no substitution", "far": "far from all known"}
+    lines += _shares(record.novelty, "new, % of requested", titles)
+    lines += ["", "Each structure on one tier, counted by the nearest relative:", ""]
+    return [*lines, *_shares(record.tiers, "% of requested", {}), ""]
+
+
+def _shares(shares: Sequence[NoveltyRecord], corner: str, titles: Mapping[str, str]) -> list[str]:
+    """A table with a row for each level and a column for each reference and stage."""
+    columns = list(dict.fromkeys((s.reference, s.stage) for s in shares))
+    found = {(s.reference, s.stage, s.level): s for s in shares}
+    names = " | ".join(f"{text(reference)}, {text(stage)}" for reference, stage in columns)
+    lines = [f"| {corner} | {names} |", f"|---|{'--:|' * len(columns)}"]
+    told = {(s.reference, s.stage): s for s in shares}
+    judged = [f"{100 * told[c].told / told[c].requested:.1f}" for c in columns]
+    lines.append(f"| could be judged | {' | '.join(judged)} |")
+    for level in dict.fromkeys(s.level for s in shares):
+        cells = [found.get((*column, level)) for column in columns]
+        shown = ["-" if s is None else f"{100 * s.count / s.requested:.1f}" for s in cells]
+        lines.append(f"| {titles.get(level, text(level))} | {' | '.join(shown)} |")
+    return lines
+
+
+def text(name: str) -> str:
+    """A name of a column in words."""
+    return name.replace("_", " ")
 
 
 def _describing(record: EvaluationRecord) -> list[str]:
-    lines = ["## What they are made of", "", "| | |", "|---|--:|"]
+    lines = ["## What they are made of", ""]
+    lines += [
+        f"S.U.N. in this table: below {STABLE_BELOW} eV/atom by {record.judges['reward'].title}.",
+        "",
+        "| | |",
+        "|---|--:|",
+    ]
     for d in DESCRIBING:
         unit = f", {d.unit}" if d.unit in ("%", "bits") else ""
         lines.append(f"| {d.title}{unit} | {cell(d, record.figures[d.key])} |")

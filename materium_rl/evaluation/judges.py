@@ -41,6 +41,8 @@ FROM_CHGNET = frozenset({"energy", "chgnet", "chgnet_forces"})
 """Shared work that CHGNet does."""
 REWARD, EVALUATOR, RELAXED = "reward", "evaluator", "relaxed"
 """Keys of the judges, and prefixes of their columns."""
+NOT_RELAXED = "not relaxed"
+"""Outcome of what ``relax_within`` leaves alone."""
 SECONDS_A_STEP = 2.0
 """For one structure in a relaxation, before it is given up; SevenNet-0 takes 0.07."""
 HALVES = {"evaluation": "reward", "reward": "evaluation"}
@@ -136,6 +138,8 @@ def second_opinion(
     gap: BandGap,
     reward: RewardConfig,
     progress: Progress | None = None,
+    *,
+    halves: bool = True,
 ) -> pd.DataFrame:
     """Add what the evaluator and the other half of the band-gap ensemble say of every valid structure.
 
@@ -146,6 +150,7 @@ def second_opinion(
         gap: The band gap as the frame has it.
         reward: How to compute.
         progress: Is told how many structures have been measured.
+        halves: Ask the other half of the band-gap ensemble, too.
 
     Returns:
         The frame with the columns ``evaluator.*`` and ``gap_other_half.*``: value, outcome, reason; for the
@@ -154,7 +159,7 @@ def second_opinion(
     terms = []
     if panel.is_second:
         terms.append(Term(STABILITY, options=_options(panel)))
-    if gap.members in HALVES:
+    if halves and gap.members in HALVES:
         terms.append(Term(GAP, options={**gap.model_dump(), "members": HALVES[gap.members]}))
     if not terms:
         return frame
@@ -229,7 +234,7 @@ def relax(
         frame = _spread(frame, f"{RELAXED}.{name}", counted, values[of[of >= 0]])
     frame = _spread(frame, f"{RELAXED}.row", counted, first[of >= 0])
     far = (first >= 0) & (of < 0)
-    frame.loc[far, f"{RELAXED}.outcome"] = "not relaxed"
+    frame.loc[far, f"{RELAXED}.outcome"] = NOT_RELAXED
     frame.loc[far, f"{RELAXED}.reason"] = [
         "no energy as it is written" if np.isnan(e) else f"{e:.3f} eV/atom above the hull as it is written"
         for e in written[first[far]]

@@ -64,9 +64,11 @@ class JudgeRecord(Part):
     """What one judge says."""
 
     title: str
+    version: str = Field(description="of the potential")
     label: Literal["independent", "optimised proxy"]
     measured: int
     failed: int = Field(description="valid, but without an energy")
+    left: int = Field(description="valid, but not relaxed: beyond relax_within")
     figures: dict[str, Estimate] = Field(
         description="stable, metastable, sun, msun, sun_structure, msun_structure; of the requested"
     )
@@ -117,12 +119,12 @@ class CoverageRecord(Part):
 
 
 class NoveltyRecord(Part):
-    """Structures that are new in one sense, against one reference."""
+    """Structures that are new at one level, or stand on one tier, against one reference."""
 
     reference: str
     stage: Literal["as_written", "relaxed"]
-    level: str
-    new: int
+    level: str = Field(description="of the ladder, or tier of the novelty reward, or rare_earth_swap")
+    count: int
     told: int = Field(description="structures with a verdict")
     requested: int
 
@@ -169,7 +171,8 @@ class EvaluationRecord(Part):
     judges: dict[str, JudgeRecord] = Field(description="reward, evaluator, relaxed; the last one counts")
     agreement: dict[str, AgreementRecord] = Field(description="potentials, band_gap")
     relaxation: RelaxationRecord | None
-    novelty: list[NoveltyRecord]
+    novelty: list[NoveltyRecord] = Field(description="levels of the novelty ladder")
+    tiers: list[NoveltyRecord]
     reference: ReferenceRecord
     distances: dict[str, DistanceRecord]
     coverage: dict[str, CoverageRecord]
