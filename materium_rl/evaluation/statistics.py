@@ -82,7 +82,7 @@ def minus(first: Statistic, second: Statistic) -> Statistic:
 def _lost_without(codes: NDArray[np.int64]) -> Floats:
     """1 for a row whose code (>= 0) no other row has, else 0."""
     _, inverse, counts = np.unique(codes, return_inverse=True, return_counts=True)
-    return ((counts[inverse] == 1) & (codes >= 0)).astype(np.float64)
+    return np.asarray((counts[inverse] == 1) & (codes >= 0), dtype=np.float64)
 
 
 class Bootstrap:
