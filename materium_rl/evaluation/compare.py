@@ -28,6 +28,7 @@ from materium_rl.evaluation.evaluate import (
 )
 from materium_rl.evaluation.metrics import DEFINITIONS, STABLE_BELOW
 from materium_rl.evaluation.plots import plot_comparison
+from materium_rl.evaluation.report.page import REPORT, write_report
 from materium_rl.evaluation.table import (
     make_console,
     markdown_definitions,
@@ -65,8 +66,8 @@ class Compared:
 def compare(config: CompareConfig) -> Path:
     """Sample each policy with the same settings and seeds, score all alike, write and print a report.
 
-    Writes ``comparison.json``, ``report.md``, a picture and one table of samples per policy. The
-    folder takes its name only when it is complete.
+    Writes ``report.html``, ``report.md``, ``comparison.json``, a picture and one table of samples per
+    policy. The folder takes its name only when it is complete.
 
     Returns:
         The output folder.
@@ -168,6 +169,7 @@ def _write(
         for c in compared:
             c.evaluation.frame.to_parquet(folder / c.samples_file, index=False)
         plot_comparison(tables, folder / PICTURE, title=_title(compared, config))
+        write_report(folder)
 
 
 def _record(c: Compared) -> dict[str, Any]:
@@ -211,7 +213,7 @@ def _print(
         console.print(f"{name}: {line}", style="bold", soft_wrap=True, markup=False)
     console.print(CAVEAT, soft_wrap=True, markup=False)
     console.print()
-    for file in ("report.md", PICTURE, COMPARISON, *(c.samples_file for c in compared)):
+    for file in (REPORT, "report.md", PICTURE, COMPARISON, *(c.samples_file for c in compared)):
         console.print(str(config.out / file), soft_wrap=True, markup=False)
 
 

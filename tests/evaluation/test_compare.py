@@ -61,12 +61,13 @@ def printed(config: CompareConfig) -> str:
 
 
 def test_files(config: CompareConfig, printed: str) -> None:
-    files = ["comparison.json", "novelty_before_after.png", "report.md"]
+    files = ["comparison.json", "novelty_before_after.png", "report.html", "report.md"]
     files += ["samples_tiny-2.parquet", "samples_tiny.parquet"]
     assert sorted(path.name for path in config.out.iterdir()) == files
     assert (config.out / "novelty_before_after.png").read_bytes().startswith(b"\x89PNG")
-    assert printed.split()[-5:] == [
-        str(config.out / name) for name in ("report.md", files[1], files[0], files[4], files[3])
+    assert printed.split()[-6:] == [
+        str(config.out / name)
+        for name in ("report.html", "report.md", files[1], files[0], files[5], files[4])
     ]
     assert "\x1b" not in printed
     assert "…" not in printed
