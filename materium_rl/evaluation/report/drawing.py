@@ -233,11 +233,12 @@ def _finish(axes: Axes, series: Mapping[str, object], label: str) -> None:
     axes.set_axisbelow(True)
     axes.set_xlabel(label, loc="right")
     if len(series) > 1:
-        side_by_side = sum(len(_short(name)) + 6 for name in series) < LEGEND_WIDTH
-        axes.legend(
-            loc="lower left",
-            bbox_to_anchor=(0, 1),
-            ncols=len(series) if side_by_side else 1,
+        width = sum(len(_short(name)) + 6 for name in series)
+        canvas = axes.get_figure()
+        canvas.legend(
+            *axes.get_legend_handles_labels(),
+            loc="outside upper left",
+            ncols=len(series) if width < LEGEND_WIDTH else 1,
             borderpad=0.2,
         )
 
