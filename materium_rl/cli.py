@@ -248,7 +248,10 @@ def generate(
 def compare(
     policies: Annotated[
         list[str] | None,
-        typer.Argument(metavar="A B [C..]", help="Policies or run folders; the first is the baseline."),
+        typer.Argument(
+            metavar="A B [C..]",
+            help="Policies or run folders; the first is the baseline. a,b,c: one recipe, several seeds.",
+        ),
     ] = None,
     n: Annotated[
         int | None, typer.Option("-n", "--number", metavar="N", help="Structures to sample from each.")
@@ -257,6 +260,16 @@ def compare(
     temperature: Annotated[
         float | None, typer.Option("--temperature", metavar="T", help="1 samples the policies as they are.")
     ] = None,
+    controls: Annotated[
+        bool, typer.Option("--controls", help="Also a hotter baseline, and its best at equal reward calls.")
+    ] = False,
+    max_calls: Annotated[
+        int | None,
+        typer.Option("--max-calls", metavar="N", help="With --controls: most reward calls of best-of-n."),
+    ] = None,
+    trajectory: Annotated[
+        bool, typer.Option("--trajectory", help="Also n/4 structures of every checkpoint of each run.")
+    ] = False,
     reward: Expression = None,
     plugin: Plugins = None,
     workers: Workers = None,
@@ -269,7 +282,7 @@ def compare(
 ) -> None:
     """Sample several policies alike and report validity, stability, novelty and what it cost."""
     from materium_rl.config import CompareConfig, load_config
-    from materium_rl.resources import policy_path
+    from materium_rl.evaluation.entries import entries
     from materium_rl.runs import check_output_folder
 
     overrides = {
@@ -277,6 +290,9 @@ def compare(
         "n": n,
         "seed": seed,
         "temperature": temperature,
+        "controls.enabled": controls or None,
+        "controls.max_calls": max_calls,
+        "trajectory": trajectory or None,
         "out": out,
         "reward.expression": reward,
         "reward.plugins": plugin or None,
@@ -284,8 +300,7 @@ def compare(
         "reward.cache": cache,
     }
     settings = load_config(CompareConfig, config or [], overrides, sets or [])
-    for name in settings.policies:
-        policy_path(name)
+    entries(settings.policies)
     _check_rewards(settings.reward)
     check_output_folder(settings.out, overwrite=overwrite)
     if dry_run:

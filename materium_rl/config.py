@@ -256,16 +256,41 @@ class GenerateConfig(Section):
         return values
 
 
+class ControlsConfig(Section):
+    """What the baseline reaches without fine-tuning."""
+
+    enabled: bool = Field(False, description="sample a hotter baseline, and its best at equal reward calls")
+    temperature: float = Field(1.2, gt=0, description="of the hotter baseline, in units of temperature")
+    max_calls: int | None = Field(
+        None, ge=1, description="most reward calls of best-of-n; unset: as many as the run and n samples"
+    )
+
+    @model_validator(mode="after")
+    def _limit_has_something_to_limit(self) -> Self:
+        if self.max_calls is not None and not self.enabled:
+            raise ValueError(
+                "max_calls limits best-of-n, which is a control: add --controls, or leave it out"
+            )
+        return self
+
+
 class CompareConfig(Section):
     """Everything that ``materium-rl compare`` needs."""
 
-    policies: tuple[str, ...] = Field(min_length=2, description="the first one is the baseline")
+    policies: tuple[str, ...] = Field(
+        min_length=2,
+        description="the first one is the baseline; a,b,c are runs of one recipe with several seeds",
+    )
     n: int = Field(1024, ge=1, description="structures requested from each policy")
     seed: int = Field(0, ge=0)
     temperature: float = Field(1.0, gt=0)
     batch_size: int = Field(128, ge=1)
     out: Path = Path("comparison")
     reward: RewardConfig = RewardConfig()
+    controls: ControlsConfig = ControlsConfig()
+    trajectory: bool = Field(
+        False, description="sample n/4 structures from every checkpoint of each run as well"
+    )
 
 
 def preset(name: str) -> Path:

@@ -52,6 +52,7 @@ ENTRIES = frozenset(
 )
 """What a run folder may hold; ``--overwrite`` deletes nothing else."""
 
+CONFIG = "config.yaml"
 COMPARISON = "comparison.json"
 PROVENANCE = "provenance.json"
 RESULTS = frozenset({"generated.parquet", COMPARISON, PROVENANCE})
@@ -89,7 +90,7 @@ class RunFolder:
         run = cls(path)
         run.samples.mkdir(parents=True, exist_ok=True)
         run.checkpoints.mkdir(exist_ok=True)
-        save_config(config, path / "config.yaml")
+        save_config(config, path / CONFIG)
         run._record_environment()
         if resume:
             run._rewind()
@@ -165,6 +166,10 @@ class RunFolder:
         complete = self._checkpoints()
         return complete[-1] if complete else None
 
+    def checkpoint_folders(self) -> dict[int, Path]:
+        """Step -> its complete checkpoint, in order."""
+        return {_step_of(path): path for path in self._checkpoints()}
+
     def latest_step(self) -> int:
         """Step of the latest checkpoint; 0 without one."""
         latest = self.latest_checkpoint()
@@ -204,7 +209,7 @@ def check_run_folder(path: Path, *, resume: bool, overwrite: bool) -> None:
     if path.exists() and not path.is_dir():
         raise ConfigError(f"{path} is a file; a run needs a folder of its own")
     if resume:
-        if not (path / "config.yaml").is_file():
+        if not (path / CONFIG).is_file():
             raise ConfigError(f"nothing to resume at {path}: it has no config.yaml; leave out --resume")
         return
     if not path.is_dir():
@@ -260,8 +265,14 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processors": os.cpu_count(),
+        "usable_processors": _usable_processors(),
         "versions": versions,
     }
+
+
+def _usable_processors() -> int | None:
+    """Those that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def step_name(step: int) -> str:

@@ -13,6 +13,7 @@ from materium_rl.config import RewardConfig
 from materium_rl.errors import TokenizationError
 from materium_rl.evaluation.metrics import (
     GAP,
+    N_BOOT,
     NOVELTY,
     STABILITY,
     VALIDITY,
@@ -22,6 +23,7 @@ from materium_rl.evaluation.metrics import (
     figures,
     structure_groups,
 )
+from materium_rl.evaluation.variety import bundled_rare_earth_formulas
 from materium_rl.policies.loading import Policy
 from materium_rl.policies.sampling import sample_many
 from materium_rl.rewards import registry
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from pymatgen.core import Structure
 
-N_BOOT = 1000
 LABEL = "optimised proxy"
 CAVEAT = (
     f"{LABEL}: energies and novelty come from the models and references that the reward uses, so part of a "
@@ -104,7 +105,13 @@ def evaluate_structures(
     groups = structure_groups(
         [s if ok else None for s, ok in zip(readable, valid, strict=True)], frame["formula"].tolist()
     )
-    verdicts = add_verdicts(frame, groups, target=gap.target, width=gap.width)
+    verdicts = add_verdicts(
+        frame,
+        groups,
+        target=gap.target,
+        width=gap.width,
+        rare_earth_formulas=bundled_rare_earth_formulas(),
+    )
     verdicts["cif"] = [None if s is None else s.to(fmt="cif") for s in readable]
     elements = bundled_training_elements() if training_elements is None else training_elements
     found = figures(verdicts, elements, n_boot=n_boot, seed=seed)
@@ -148,14 +155,24 @@ def make_scorer(config: RewardConfig) -> tuple[Scorer, BandGap]:
 
 
 def sample_structures(
-    policy: Policy, n: int, *, seed: int = 0, temperature: float = 1.0, batch_size: int = 128
+    policy: Policy, n: int, *, seed: int = 0, temperature: float = 1.0, batch_size: int = 128, first: int = 0
 ) -> list[Structure | Invalid]:
     """Sample n structures; what a policy writes does not depend on the batch size.
+
+    Args:
+        policy: Policy.
+        n: How many.
+        seed: Of the sampling; sample i has the seed (seed, first + i).
+        temperature: Divides the logits.
+        batch_size: Sampled together.
+        first: Index of the first sample.
 
     Returns:
         n structures; ``Invalid`` where a completion cannot be decoded.
     """
-    completions = sample_many(policy.model, n, seed=seed, temperature=temperature, batch_size=batch_size)
+    completions = sample_many(
+        policy.model, n, seed=seed, temperature=temperature, batch_size=batch_size, first=first
+    )
     return [_decode(policy, row.tolist()) for row in completions.ids]
 
 
