@@ -23,7 +23,7 @@ from materium_rl.evaluation.metrics import DEFINITIONS
 from materium_rl.evaluation.report import distributions, drawing
 from materium_rl.evaluation.report.findings import Findings, find_best, pack
 from materium_rl.evaluation.report.page import write_report
-from materium_rl.evaluation.report.record import SCHEMAS, Comparison, read_comparison, schemas
+from materium_rl.evaluation.report.record import SCHEMAS, ComparisonRecord, read_comparison, schemas
 from materium_rl.evaluation.report.wording import formula_markup, space_group
 from materium_rl.evaluation.sources import read_samples
 
@@ -252,4 +252,4 @@ def test_missing_table_is_refused(tmp_path: Path) -> None:
 
 def test_record_keeps_what_it_does_not_know(folder: Path) -> None:
     record = json.loads((folder / "comparison.json").read_text()) | {"later": {"key": 1}}
-    assert Comparison.model_validate(record).model_dump()["later"] == {"key": 1}
+    assert ComparisonRecord.model_validate(record).model_dump()["later"] == {"key": 1}

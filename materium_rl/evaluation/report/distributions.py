@@ -76,7 +76,7 @@ def tiers(frames: Frames) -> Chart | None:
     """How many of the stable samples stand on each rung of novelty, equal ones counted once."""
     if any("novelty.tier" not in frame for frame in frames.values()):
         return None
-    tables = {name: frame[frame["stable"]].drop_duplicates("group") for name, frame in frames.items()}
+    tables = {name: _distinct(frame[frame["stable"]]) for name, frame in frames.items()}
     shares = {
         name: [100 * float((table["novelty.tier"] == tier).sum()) / len(frames[name]) for tier in Tier]
         for name, table in tables.items()
@@ -97,6 +97,11 @@ def tiers(frames: Frames) -> Chart | None:
             label="% of those requested",
         ),
     )
+
+
+def _distinct(frame: pd.DataFrame) -> pd.DataFrame:
+    """The first of each structure; groups are numbered within a run."""
+    return frame.drop_duplicates([column for column in ("run", "group") if column in frame])
 
 
 def _elements(valid: Frames) -> Chart:

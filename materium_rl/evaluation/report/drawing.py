@@ -21,13 +21,15 @@ WIDTH = 4.7
 FONT_SIZE = 11.0
 LEGEND_WIDTH, LONGEST_NAME = 44, 28
 """Characters of a line of the legend, and of a name in it."""
+LEGEND_LINE = 0.24
+"""Inches."""
 # Colours that stand for a role until the SVG is written; the style sheet says what they are.
 INK, MUTED, GRID, BAND, CARD = "#010101", "#020202", "#030303", "#040404", "#050505"
-SERIES = ("#0a0a00", "#0a0a01", "#0a0a02", "#0a0a03", "#0a0a04")
+SERIES = tuple(f"#0a0a0{i}" for i in range(8))
 _VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", BAND: "band", CARD: "card"} | {
     colour: f"series-{i}" for i, colour in enumerate(SERIES)
 }
-MARKERS = ("o", "s", "D", "^", "v")
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "h")
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.5, 1.5, 1.5)), (0, (8, 2)))
 STYLE = {
     "font.size": FONT_SIZE,
@@ -64,9 +66,13 @@ class Line:
 
 Shares = Mapping[str, Sequence[tuple[float, float, float]]]
 """Name of a series -> for each row value, low, high; NaN where there is none."""
+Styles = Mapping[str, int]
+"""Name of a series -> number of its colour, dash and mark; numbered from 0 where none is given."""
 
 
-def bars(rows: Sequence[str], series: Shares, *, label: str, digits: int = 1) -> str:
+def bars(
+    rows: Sequence[str], series: Shares, *, label: str, digits: int = 1, styles: Styles | None = None
+) -> str:
     """Horizontal bars in groups, one group a row, with lines for intervals and the values written out.
 
     Args:
@@ -74,13 +80,15 @@ def bars(rows: Sequence[str], series: Shares, *, label: str, digits: int = 1) ->
         series: R triples for each name.
         label: What the axis shows, with its unit.
         digits: Of the values.
+        styles: See ``Styles``.
     """
-    with _canvas(0.55 + len(rows) * (0.13 + 0.2 * len(series)) + 0.25) as (axes, drawn):
+    with _canvas(0.4 + len(rows) * (0.13 + 0.2 * len(series)) + 0.25, series) as (axes, drawn):
         height = 0.86 / len(series)
         for k, (name, values) in enumerate(series.items()):
+            look = _look(name, k, styles)
             places = np.arange(len(rows)) + (k - (len(series) - 1) / 2) * height
             lengths = [0.0 if math.isnan(v) else v for v, _, _ in values]
-            axes.barh(places, lengths, height * 0.86, color=_colour(k), label=_short(name))
+            axes.barh(places, lengths, height * 0.86, color=look.colour, label=_short(name))
             for place, (value, low, high) in zip(places, values, strict=True):
                 _interval(axes, place, low, high)
                 text = "–" if math.isnan(value) else f"{value:.{digits}f}"
@@ -92,21 +100,23 @@ def bars(rows: Sequence[str], series: Shares, *, label: str, digits: int = 1) ->
     return drawn[0]
 
 
-def dots(rows: Sequence[str], series: Shares, *, label: str) -> str:
+def dots(rows: Sequence[str], series: Shares, *, label: str, styles: Styles | None = None) -> str:
     """One mark for each series and row; a line between them shows how far they are apart.
 
     Args:
         rows: R names, first on top.
         series: R triples for each name.
         label: What the axis shows, with its unit.
+        styles: See ``Styles``.
     """
-    with _canvas(0.55 + 0.215 * len(rows) + 0.25) as (axes, drawn):
+    with _canvas(0.4 + 0.215 * len(rows) + 0.25, series) as (axes, drawn):
         table = np.array([[v for v, _, _ in values] for values in series.values()])
         for place in range(len(rows)):
             axes.plot([table[:, place].min(), table[:, place].max()], [place] * 2, color=GRID, linewidth=3)
         for k, name in enumerate(series):
+            look = _look(name, k, styles)
             axes.plot(
-                table[k], range(len(rows)), MARKERS[k % len(MARKERS)], color=_colour(k), label=_short(name)
+                table[k], range(len(rows)), look.marker, color=look.colour, label=_short(name), clip_on=False
             )
         axes.margins(x=0.05)
         axes.set_xlim(left=0)
@@ -123,6 +133,7 @@ def histogram(
     share: str,
     shade: tuple[float, float] | None = None,
     limit: float | None = None,
+    styles: Styles | None = None,
 ) -> str:
     """Outlines of several histograms over the same bins.
 
@@ -133,16 +144,24 @@ def histogram(
         share: What the heights are shares of.
         shade: Range to mark.
         limit: Place to mark by a line.
+        styles: See ``Styles``.
     """
-    with _canvas(2.9) as (axes, drawn):
+    with _canvas(2.7, series) as (axes, drawn):
         if shade is not None:
             axes.axvspan(*shade, color=BAND, linewidth=0)
         if limit is not None:
             axes.axvline(limit, color=MUTED, linewidth=1, linestyle=(0, (3, 2)))
         for k, (name, heights) in enumerate(series.items()):
-            dash: Any = DASHES[k % len(DASHES)]
-            axes.stairs(heights, edges, color=_colour(k), linewidth=2, linestyle=dash, label=_short(name))
-            axes.stairs(heights, edges, color=_colour(k), fill=True, alpha=0.12, linewidth=0)
+            look = _look(name, k, styles)
+            axes.stairs(
+                heights,
+                edges,
+                color=look.colour,
+                linewidth=2,
+                linestyle=look.dash,
+                label=_short(name),
+            )
+            axes.stairs(heights, edges, color=look.colour, fill=True, alpha=0.12, linewidth=0)
         axes.set_xlim(edges[0], edges[-1])
         axes.locator_params(axis="x", integer=edges[1] - edges[0] == 1)
         axes.set_ylim(bottom=0)
@@ -152,7 +171,14 @@ def histogram(
     return drawn[0]
 
 
-def curves(series: Mapping[str, Line], *, label: str, height: str, marks: bool = False) -> str:
+def curves(
+    series: Mapping[str, Line],
+    *,
+    label: str,
+    height: str,
+    marks: bool = False,
+    styles: Styles | None = None,
+) -> str:
     """Curves with bands.
 
     Args:
@@ -160,22 +186,23 @@ def curves(series: Mapping[str, Line], *, label: str, height: str, marks: bool =
         label: What is along the axis, with its unit.
         height: What the curves show, with its unit.
         marks: Mark each point.
+        styles: See ``Styles``.
     """
-    with _canvas(3.2) as (axes, drawn):
+    with _canvas(3.0, series) as (axes, drawn):
         for k, (name, line) in enumerate(series.items()):
-            dash: Any = DASHES[k % len(DASHES)]
-            marker = MARKERS[k % len(MARKERS)] if marks else ""
+            look = _look(name, k, styles)
+            marker = look.marker if marks else ""
             axes.plot(
                 line.x,
                 line.y,
                 marker=marker,
-                color=_colour(k),
+                color=look.colour,
                 linewidth=2,
-                linestyle=dash,
+                linestyle=look.dash,
                 label=_short(name),
             )
             if len(line.low):
-                axes.fill_between(line.x, line.low, line.high, color=_colour(k), alpha=0.15, linewidth=0)
+                axes.fill_between(line.x, line.low, line.high, color=look.colour, alpha=0.15, linewidth=0)
         axes.set_ylim(bottom=0)
         axes.set_ylabel(height)
         axes.grid(axis="y", color=GRID, linewidth=0.8)
@@ -183,8 +210,33 @@ def curves(series: Mapping[str, Line], *, label: str, height: str, marks: bool =
     return drawn[0]
 
 
+def points(rows: Sequence[str], series: Shares, *, label: str, styles: Styles | None = None) -> str:
+    """Marks with lines for intervals, one group a row, and a line at 0.
+
+    Args:
+        rows: R names, first on top.
+        series: R triples for each name.
+        label: What the axis shows, with its unit.
+        styles: See ``Styles``.
+    """
+    with _canvas(0.4 + len(rows) * (0.12 + 0.13 * len(series)) + 0.25, series) as (axes, drawn):
+        height = 0.7 / len(series)
+        axes.axvline(0, color=MUTED, linewidth=1.2)
+        for k, (name, values) in enumerate(series.items()):
+            look = _look(name, k, styles)
+            places = np.arange(len(rows)) + (k - (len(series) - 1) / 2) * height
+            for place, (_, low, high) in zip(places, values, strict=True):
+                if not math.isnan(low):
+                    axes.plot([low, high], [place, place], color=look.colour, linewidth=2)
+            axes.plot([v for v, _, _ in values], places, look.marker, color=look.colour, label=_short(name))
+        axes.margins(x=0.06)
+        _rows(axes, rows)
+        _finish(axes, series, label)
+    return drawn[0]
+
+
 @contextmanager
-def _canvas(height: float) -> Iterator[tuple[Axes, list[str]]]:
+def _canvas(height: float, series: Mapping[str, object]) -> Iterator[tuple[Axes, list[str]]]:
     """Axes to draw on; when the block ends the list holds the SVG."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -193,6 +245,7 @@ def _canvas(height: float) -> Iterator[tuple[Axes, list[str]]]:
 
     drawn: list[str] = []
     with rc_context(STYLE):
+        height += LEGEND_LINE * (1 if _fits_a_line(series) else len(series)) if len(series) > 1 else 0.0
         canvas = Canvas(figsize=(WIDTH, height), layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02))
         FigureCanvasSVG(canvas)
         yield canvas.add_subplot(), drawn
@@ -233,14 +286,17 @@ def _finish(axes: Axes, series: Mapping[str, object], label: str) -> None:
     axes.set_axisbelow(True)
     axes.set_xlabel(label, loc="right")
     if len(series) > 1:
-        width = sum(len(_short(name)) + 6 for name in series)
         canvas = axes.get_figure()
         canvas.legend(
             *axes.get_legend_handles_labels(),
             loc="outside upper left",
-            ncols=len(series) if width < LEGEND_WIDTH else 1,
+            ncols=len(series) if _fits_a_line(series) else 1,
             borderpad=0.2,
         )
+
+
+def _fits_a_line(series: Mapping[str, object]) -> bool:
+    return sum(len(_short(name)) + 6 for name in series) < LEGEND_WIDTH
 
 
 def _short(name: str) -> str:
@@ -248,8 +304,18 @@ def _short(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
-def _colour(k: int) -> str:
-    return SERIES[k % len(SERIES)]
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """How a series is drawn."""
+
+    colour: str
+    dash: Any
+    marker: str
+
+
+def _look(name: str, k: int, styles: Styles | None) -> _Look:
+    i = k if styles is None else styles[name]
+    return _Look(SERIES[i % len(SERIES)], DASHES[i % len(DASHES)], MARKERS[i % len(MARKERS)])
 
 
 def bin_edges(low: float, high: float, bins: int) -> list[float]:

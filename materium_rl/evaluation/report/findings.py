@@ -16,6 +16,7 @@ from materium_rl.evaluation.report.wording import REASONS, TIERS, space_group
 from materium_rl.structures import structures_match
 
 if TYPE_CHECKING:
+    import pandas as pd
     from pymatgen.core import Structure
 
     from materium_rl.evaluation.sources import Samples
@@ -60,8 +61,8 @@ class Findings:
 def find_best(samples: Samples, most: int = MOST) -> Findings:
     """The best distinct structures among the samples that are stable and match no training structure.
 
-    Samples of one policy are equal where the comparison put them into one group; those of different
-    policies where StructureMatcher says so. The best stands for all: by the reward, where the samples
+    Samples of one run are equal where the comparison put them into one group; those of different
+    runs where StructureMatcher says so. The best stands for all: by the reward, where the samples
     have one, else by the energy above the hull.
     """
     frame = samples.frame
@@ -81,23 +82,29 @@ def find_best(samples: Samples, most: int = MOST) -> Findings:
 
 
 def _groups(samples: Samples, order: Iterable[int]) -> list[list[int]]:
-    """Rows that are equal within a policy, the best of each first; the best group first."""
-    groups: dict[tuple[Any, int], list[int]] = defaultdict(list)
-    policies, numbers = samples.frame["policy"].tolist(), samples.frame["group"].tolist()
+    """Rows that are equal within a run of a policy, the best of each first; the best group first."""
+    groups: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+    keys = list(zip(*(samples.frame[column] for column in (*_run(samples.frame), "group")), strict=True))
     for row in order:
-        groups[policies[row], numbers[row]].append(int(row))
+        groups[keys[row]].append(int(row))
     return list(groups.values())
 
 
+def _run(frame: pd.DataFrame) -> list[str]:
+    """Columns that tell the runs apart; the groups of the comparison are counted within one."""
+    return [column for column in ("policy", "run") if column in frame]
+
+
 def _merge(samples: Samples, groups: Sequence[list[int]]) -> list[list[int]]:
-    """Join the groups of different policies whose best samples are the same crystal."""
-    policies, formulas = samples.frame["policy"].tolist(), samples.frame["formula"].tolist()
+    """Join the groups of different runs whose best samples are the same crystal."""
+    frame = samples.frame
+    runs, formulas = list(zip(*(frame[c] for c in _run(frame)), strict=True)), frame["formula"].tolist()
     merged: list[list[int]] = []
     of_formula: dict[str, list[list[int]]] = defaultdict(list)
     for group in groups:
         known = of_formula[formulas[group[0]]]
         for other in known:
-            elsewhere = policies[group[0]] not in {policies[row] for row in other}
+            elsewhere = runs[group[0]] not in {runs[row] for row in other}
             if elsewhere and _equal(samples, group[0], other[0]):
                 other.extend(group)
                 break
@@ -123,8 +130,7 @@ COLUMNS = {
     "band_gap": ("Band gap", "eV"),
     "density": ("Density", "g/cm³"),
     "tier": ("Novelty", ""),
-    "nearest": ("Nearest known", ""),
-    "distance": ("Distance", ""),
+    "nearest": ("Nearest known", "distance"),
     "reward": ("Reward", ""),
     "policy": ("Policy", ""),
     "times": ("Found", "times"),

@@ -5,19 +5,21 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from materium_rl.errors import ConfigError
 from materium_rl.evaluation.evaluate import CAVEAT, HELD_OUT_GAP, LABEL
 from materium_rl.evaluation.metrics import Definition, Figure
-from materium_rl.evaluation.report import charts, distributions
+from materium_rl.evaluation.report import changes, charts, distributions
 from materium_rl.evaluation.report.findings import COLUMNS, Finding, Findings, atom_styles, find_best, pack
-from materium_rl.evaluation.report.record import Comparison, read_comparison
+from materium_rl.evaluation.report.record import ComparisonRecord, read_comparison
+from materium_rl.evaluation.report.tables import Row, Table, cell
 from materium_rl.evaluation.report.wording import REASONS, TIERS, formula_markup
 from materium_rl.evaluation.sources import read_samples
-from materium_rl.evaluation.table import SECTIONS, format_ratio, format_value
+from materium_rl.evaluation.table import SECTIONS, TERMINAL_SECTIONS, format_ratio
 from materium_rl.files import atomic_path
 from materium_rl.resources import asset_path
 
@@ -27,20 +29,11 @@ if TYPE_CHECKING:
 REPORT = "report.html"
 VIEWER, VIEWER_LICENCE = "viewer/3Dmol-min.js", "viewer/LICENSE.txt"
 TEMPLATES = Path(__file__).parent / "templates"
+OPEN = tuple(SECTIONS)[:TERMINAL_SECTIONS]
 HEADLINE = ("sun", "sun_prototypes", "on_target_of_stable", "top5")
-NUMERIC = ("rank", "n_sites", "e_above_hull", "band_gap", "density", "distance", "reward", "times")
+NUMERIC = ("rank", "n_sites", "e_above_hull", "band_gap", "density", "reward", "times")
 DIGITS = {"e_above_hull": 3, "band_gap": 2, "density": 2, "distance": 3, "reward": 3}
 CHOICES = ("tier", "policy")
-CONTENTS = {
-    "verdict": "Verdict",
-    "funnel": "Funnel",
-    "variety": "Novelty made of",
-    "novelty": "Ladder",
-    "discoveries": "Discoveries",
-    "distributions": "Distributions",
-    "settings": "Settings",
-    "definitions": "Definitions",
-}
 
 
 def write_report(folder: Path) -> Path:
@@ -64,7 +57,7 @@ def write_report(folder: Path) -> Path:
     return folder / REPORT
 
 
-def render(record: Comparison, frames: Mapping[str, pd.DataFrame], findings: Findings) -> str:
+def render(record: ComparisonRecord, frames: Mapping[str, pd.DataFrame], findings: Findings) -> str:
     """The page as text.
 
     Args:
@@ -87,9 +80,10 @@ def render(record: Comparison, frames: Mapping[str, pd.DataFrame], findings: Fin
     return environment.get_template("report.html").render(
         record=record,
         title=_title(record),
-        contents=CONTENTS,
+        contents=_contents(record),
         caveat=_caveat(record),
-        sections=_sections(record),
+        tables=_tables(record),
+        sections=changes.sections(record, _definitions(record)),
         headline=_headline(record),
         charts=_charts(record, frames),
         findings=findings,
@@ -110,11 +104,25 @@ def render(record: Comparison, frames: Mapping[str, pd.DataFrame], findings: Fin
     )
 
 
-def _title(record: Comparison) -> str:
+def _title(record: ComparisonRecord) -> str:
     return f"Comparison of {' and '.join(p.name for p in record.policies)}"
 
 
-def _caveat(record: Comparison) -> str:
+def _contents(record: ComparisonRecord) -> dict[str, str]:
+    """Anchor of each section -> its name."""
+    given = {
+        "differences": record.differences,
+        "rarefaction": record.rarefaction,
+        "controls": record.controls,
+        "cost": record.cost,
+        "trajectory": record.trajectory,
+    }
+    first = {"verdict": "Verdict", "funnel": "Funnel", "variety": "Make-up", "novelty": "Ladder"}
+    last = ("discoveries", "distributions", "settings", "definitions")
+    return first | {key: key.capitalize() for key in (*(k for k, found in given.items() if found), *last)}
+
+
+def _caveat(record: ComparisonRecord) -> str:
     """What the label means."""
     lines = [CAVEAT.removeprefix(f"{LABEL}: ")]
     if record.settings.get("band_gap_members") == "evaluation":
@@ -129,8 +137,15 @@ def _facts(finding: Finding) -> dict[str, Any]:
     shown = {
         f"{name}, {unit}" if unit else name: _shown(key, values[key])
         for key, (name, unit) in COLUMNS.items()
-        if key not in ("formula", "reason") and values[key] is not None
+        if key not in ("formula", "nearest", "reason") and values[key] is not None
     }
+    if values["nearest"] is not None:
+        parts = (
+            values["nearest"],
+            values["nearest_id"],
+            f"distance {_shown('distance', values['distance'])}",
+        )
+        shown["Nearest known"] = ", ".join(part for part in parts if part)
     if values["prototype"] is not None:
         shown["Prototype"] = values["prototype"]
     if values["reason"] is not None:
@@ -148,53 +163,53 @@ def _sha256(script: str) -> str:
     return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
-def _definitions(record: Comparison) -> dict[str, Definition]:
+def _definitions(record: ComparisonRecord) -> dict[str, Definition]:
     return {d.key: d.definition() for d in record.definitions}
 
 
-def _sections(record: Comparison) -> list[dict[str, Any]]:
-    """The tables of figures: title, and for each figure its name and one cell for each policy."""
+def _tables(record: ComparisonRecord) -> list[Table]:
+    """The tables of figures, that of the funnel first."""
     definitions, policies = _definitions(record), record.figures()
     named = {d.key for part in SECTIONS.values() for d in part}
     parts = {
         title: [definitions[d.key] for d in part if d.key in definitions] for title, part in SECTIONS.items()
     }
     parts["Others"] = [d for key, d in definitions.items() if key not in named]
+    columns = (*policies, "after / before") if len(policies) == 2 else tuple(policies)
     return [
-        {"title": title, "rows": [_row(d, list(policies.values())) for d in part]}
+        Table(title, columns, tuple(_row(d, list(policies.values())) for d in part), folded=title not in OPEN)
         for title, part in parts.items()
         if part
     ]
 
 
-def _row(definition: Definition, policies: list[dict[str, Figure]]) -> dict[str, Any]:
-    found = [figures.get(definition.key, Figure(float("nan"))) for figures in policies]
-    cells = [(format_value(definition, f.value), _interval(definition, f)) for f in found]
-    change = format_ratio(*found) if len(found) == 2 else None
-    return {"definition": definition, "unit": _unit(definition), "cells": cells, "ratio": change}
-
-
-def _interval(definition: Definition, figure: Figure) -> str:
-    if figure.low != figure.low:
-        return ""
-    return f"{format_value(definition, figure.low)}–{format_value(definition, figure.high)}"
+def _row(definition: Definition, policies: Sequence[Mapping[str, Figure]]) -> Row:
+    found = [figures.get(definition.key, Figure(math.nan)) for figures in policies]
+    cells = [cell(definition, figure) for figure in found]
+    if len(found) == 2:
+        cells.append((format_ratio(*found), ""))
+    return Row(definition.title, tuple(cells), definition.key, _unit(definition))
 
 
 def _unit(definition: Definition) -> str:
     return definition.unit if definition.unit in ("%", "bits") else ""
 
 
-def _headline(record: Comparison) -> list[dict[str, Any]]:
+def _headline(record: ComparisonRecord) -> list[Row]:
     definitions, policies = _definitions(record), list(record.figures().values())
     return [_row(definitions[key], policies) for key in HEADLINE if key in definitions]
 
 
-def _charts(record: Comparison, frames: Mapping[str, pd.DataFrame]) -> dict[str, list[charts.Chart]]:
+def _charts(record: ComparisonRecord, frames: Mapping[str, pd.DataFrame]) -> dict[str, list[charts.Chart]]:
     """Section of the page -> its charts."""
     policies, definitions = record.figures(), _definitions(record)
     found = {
         "funnel": [charts.funnel(policies, definitions)],
-        "variety": [charts.variety(policies, definitions), charts.purchase(policies, definitions)],
+        "variety": [
+            charts.variety(policies, definitions),
+            charts.purchase(policies, definitions),
+            changes.gain(record),
+        ],
         "novelty": [distributions.tiers(frames)],
         "distributions": distributions.distributions(frames, record.settings),
     }

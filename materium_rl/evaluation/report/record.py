@@ -60,7 +60,80 @@ class PolicyRecord(Record):
     figures: dict[str, Estimate] = Field(description="by the key of their definition")
 
 
-class Comparison(Record):
+class Change(Record):
+    """How one figure differs from that of the baseline, with paired 95 % intervals."""
+
+    difference: Estimate = Field(description="after minus before; of unit % a share")
+    ratio: Estimate = Field(description="after over before")
+
+
+class Changes(Record):
+    """How one policy differs from another."""
+
+    runs: tuple[int, int] = Field(description="training runs before and after")
+    figures: dict[str, Change] = Field(description="by the key of their definition")
+    gain: dict[str, Estimate] = Field(
+        description="shares of the gain in S.U.N. by what it is made of; empty without a certain gain"
+    )
+
+
+class CurveRecord(Record):
+    """Distinct things against samples drawn."""
+
+    expected: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+class Rarefaction(Record):
+    """Rarefaction curves, all at the same numbers of samples."""
+
+    sizes: tuple[int, ...] = Field(description="numbers of samples")
+    policies: dict[str, dict[str, CurveRecord]] = Field(
+        description="name -> what S.U.N. samples are told apart by -> curve"
+    )
+
+
+class ControlRecord(PolicyRecord):
+    """What the baseline reaches without fine-tuning."""
+
+    kind: str = Field(description="hotter, or best-of-n")
+    temperature: float
+    of: str | None = Field(description="name of the recipe that it stands against; null for all")
+    reward_calls: float
+    equal_reward_calls: float = Field(description="as many as the recipe used, and its samples")
+    against: dict[str, Changes] = Field(description="name of each recipe -> what it has over the control")
+
+
+class CostRecord(Record):
+    """What a policy has cost, and its gain over the baseline for that."""
+
+    reward_calls: float
+    hours: float
+    processors: int
+    processor_hours: float
+    per_1000_reward_calls: dict[str, Estimate]
+    per_processor_hour: dict[str, Estimate]
+
+
+class PointRecord(Record):
+    """A checkpoint; step 0 is the baseline."""
+
+    step: int
+    policy: str
+    figures: dict[str, Estimate]
+
+
+class TrajectoryRecord(Record):
+    """A run over its checkpoints."""
+
+    name: str
+    policy: str
+    n: int = Field(description="structures requested from each checkpoint")
+    points: tuple[PointRecord, ...]
+
+
+class ComparisonRecord(Record):
     """A finished comparison of two or more policies."""
 
     label: str = Field(description="who judges, such as 'optimised proxy'")
@@ -72,13 +145,20 @@ class Comparison(Record):
     ratios: dict[str, float | None] | None = Field(
         None, description="of two policies: the second over the first, null where the first is 0"
     )
+    differences: dict[str, Changes] = Field(
+        {}, description="name of each policy and control after the baseline -> how it differs from that"
+    )
+    rarefaction: Rarefaction | None = None
+    controls: tuple[ControlRecord, ...] = ()
+    cost: dict[str, CostRecord] = Field({}, description="by name, of fine-tuned policies and controls")
+    trajectory: tuple[TrajectoryRecord, ...] = ()
 
     def figures(self) -> dict[str, dict[str, Figure]]:
         """Name of each policy -> its figures by key."""
         return {p.name: {key: e.figure() for key, e in p.figures.items()} for p in self.policies}
 
 
-def read_comparison(folder: Path) -> Comparison:
+def read_comparison(folder: Path) -> ComparisonRecord:
     """Read and check the JSON file of a comparison.
 
     Raises:
@@ -86,7 +166,7 @@ def read_comparison(folder: Path) -> Comparison:
     """
     path = folder / COMPARISON
     try:
-        return Comparison.model_validate_json(path.read_bytes())
+        return ComparisonRecord.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         raise ConfigError(
             f"{folder} holds no {COMPARISON}; expected a folder that materium-rl compare has finished"
@@ -102,5 +182,8 @@ def read_comparison(folder: Path) -> Comparison:
 
 def schemas() -> dict[str, str]:
     """Name of each file in ``SCHEMAS`` -> its text."""
-    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Comparison.model_json_schema()}
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **ComparisonRecord.model_json_schema(),
+    }
     return {COMPARISON: json.dumps(schema, indent=2, ensure_ascii=False) + "\n"}

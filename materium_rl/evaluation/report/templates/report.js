@@ -223,7 +223,6 @@
     viewer.zoomTo();
     viewer.rotate(-75, "x");
     viewer.rotate(-15, "y");
-    viewer.zoom(1.2);
     viewer.render();
   }
   function tell() {
