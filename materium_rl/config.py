@@ -256,6 +256,54 @@ class GenerateConfig(Section):
         return values
 
 
+class EvaluatorConfig(Section):
+    """Who judges stability beside the reward's own potential; see ``evaluation.judges``."""
+
+    potential: str = Field(
+        "auto", description="a potential of docs/potentials.md; auto: the first at hand that the reward lacks"
+    )
+    scale: Literal["mp2020", "uncorrected"] | None = Field(
+        None, description="its energies, where its name does not tell"
+    )
+    relax: int = Field(0, ge=0, description="most relaxation steps of what is valid and unique; 0: none")
+    relaxer: str | None = Field(
+        None, description="potential that relaxes, such as chgnet, which is fast; without it the evaluator"
+    )
+    relax_within: float | None = Field(
+        None, ge=0, description="relax only what is at most so far above the hull before, eV/atom"
+    )
+
+    @model_validator(mode="after")
+    def _relaxes_something(self) -> Self:
+        if not self.relax and (self.relaxer is not None or self.relax_within is not None):
+            raise ValueError("relaxer and relax_within need relax=N (--relax N), the most steps")
+        return self
+
+
+class EvaluateConfig(Section):
+    """Everything that ``materium-rl evaluate`` needs."""
+
+    source: str = Field(description="structure files, a folder or archive of them, a policy or a run")
+    n: int | None = Field(
+        None, ge=1, description="structures sampled from a policy (1024), or the first so many of files"
+    )
+    requested: int | None = Field(
+        None, ge=1, description="structures that were asked for, where files hold fewer"
+    )
+    seed: int = Field(0, ge=0)
+    temperature: float = Field(1.0, gt=0)
+    batch_size: int = Field(128, ge=1)
+    reference: str | None = Field(
+        None, description="known structures: files, an .npz index, or a policy for its training structures"
+    )
+    targets: tuple[str, ...] = Field(
+        (), description="properties with the range that is wanted, such as band_gap=1..2"
+    )
+    out: Path = Path("evaluation")
+    evaluator: EvaluatorConfig = EvaluatorConfig()
+    reward: RewardConfig = RewardConfig()
+
+
 class ControlsConfig(Section):
     """What the baseline reaches without fine-tuning."""
 
@@ -268,9 +316,7 @@ class ControlsConfig(Section):
     @model_validator(mode="after")
     def _limit_has_something_to_limit(self) -> Self:
         if self.max_calls is not None and not self.enabled:
-            raise ValueError(
-                "max_calls limits best-of-n, which is a control: add --controls, or leave it out"
-            )
+            raise ValueError("max_calls limits a control: add --controls, or leave it out")
         return self
 
 

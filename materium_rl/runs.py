@@ -54,9 +54,11 @@ ENTRIES = frozenset(
 
 CONFIG = "config.yaml"
 COMPARISON = "comparison.json"
+EVALUATION = "evaluation.json"
 PROVENANCE = "provenance.json"
-RESULTS = frozenset({"generated.parquet", COMPARISON, PROVENANCE})
-"""A folder with one of these was written by ``generate``, ``compare``, ``discoveries`` or ``export``."""
+RESULTS = frozenset({"generated.parquet", COMPARISON, EVALUATION, PROVENANCE})
+"""A folder with one of these was written by ``generate``, ``compare``, ``evaluate``, ``discoveries`` or
+``export``."""
 
 PACKAGES = ("materium-rl", "torch", "transformers", "trl", "ray", "pymatgen", "matgl", "chgnet", "numpy")
 
@@ -247,7 +249,7 @@ def check_output_folder(path: Path, *, overwrite: bool) -> None:
     if names and names.isdisjoint(RESULTS):
         raise ConfigError(
             f"will not overwrite {path}: it holds none of {', '.join(sorted(RESULTS))}, so it was not "
-            "written by generate, compare, discoveries or export; choose another folder"
+            "written by generate, compare, evaluate, discoveries or export; choose another folder"
         )
 
 

@@ -72,6 +72,22 @@ def structures_match(
     return bool(_matcher(ltol, stol, angle_tol).fit(a, b))
 
 
+def matching_cell(structure: Structure) -> Structure:
+    """The cell in which StructureMatcher compares: plain elements, Niggli, primitive.
+
+    Most of the time of ``structures_match`` goes into it.
+    """
+    plain = strip_oxidation_states(structure)
+    return plain.get_reduced_structure("niggli").get_primitive_structure()
+
+
+def cells_match(
+    a: Structure, b: Structure, *, ltol: float = 0.2, stol: float = 0.3, angle_tol: float = 5.0
+) -> bool:
+    """``structures_match`` of two structures that ``matching_cell`` gave."""
+    return bool(_matcher(ltol, stol, angle_tol).fit(a, b, skip_structure_reduction=True))
+
+
 @lru_cache(maxsize=8)
 def _matcher(ltol: float, stol: float, angle_tol: float) -> StructureMatcher:
     from pymatgen.core.structure_matcher import ElementComparator, StructureMatcher

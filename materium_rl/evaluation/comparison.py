@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
+import numpy as np
 from numpy.typing import NDArray
 
 from materium_rl.config import CompareConfig
@@ -16,7 +17,7 @@ from materium_rl.evaluation.evaluate import Evaluation
 from materium_rl.evaluation.metrics import Figure
 from materium_rl.evaluation.rarefaction import Curve, sample_sizes, sun_curves
 from materium_rl.evaluation.statistics import Bootstrap
-from materium_rl.evaluation.verdict import verdict
+from materium_rl.evaluation.verdict_line import verdict
 from materium_rl.rewards.catalogue.bandgap import BandGap
 from materium_rl.rewards.scoring import Scorer
 
@@ -157,7 +158,7 @@ class Comparison:
         }
 
     @cached_property
-    def sizes(self) -> NDArray:
+    def sizes(self) -> NDArray[np.int64]:
         """Numbers of samples of the rarefaction curves."""
         return sample_sizes(self.config.n)
 

@@ -266,8 +266,8 @@ def _controls_said(comparison: Comparison) -> list[str]:
             else f"fewer than the {control.equal_calls:,} that equal the run, as --max-calls says"
         )
         said.append(
-            f"`{name}`: the best {comparison.config.n:,} of {drawn:,} samples of the baseline by the reward of "
-            f"`{control.of}` ({equal}; {60 * cost.hours:.0f} min)."
+            f"`{name}`: the best {comparison.config.n:,} of {drawn:,} samples of the baseline by the reward "
+            f"of `{control.of}` ({equal}; {60 * cost.hours:.0f} min)."
         )
     return [*said, *_against(comparison)]
 

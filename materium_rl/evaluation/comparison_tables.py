@@ -9,12 +9,13 @@ from materium_rl.evaluation.costs import CALLS, GAINS, Cost, gain_per
 from materium_rl.evaluation.differences import Change, Changes
 from materium_rl.evaluation.metrics import DEFINITIONS, PER, Definition, Figure
 from materium_rl.evaluation.table import figure_title, format_figure, format_times, format_value
-from materium_rl.evaluation.variety import FAMILY_SWAP, NO_SWAP, RARE_EARTH_SWAP
+from materium_rl.evaluation.variety import COLOURING, FAMILY_SWAP, NO_SWAP, RARE_EARTH_SWAP
 
 SHOWN_OF_CONTROLS = ("sun", "sun_new", "sun_on_target", "sun_prototypes", "sun_frameworks", "valid")
 SHOWN_OF_TRAJECTORY = ("valid", "stable", "sun", "sun_prototypes", "sun_frameworks", "element_divergence")
 GAIN_TITLES = {
-    NO_SWAP: "of the S.U.N. gain no substitution",
+    NO_SWAP: "of the S.U.N. gain new arrangements",
+    COLOURING: "of the S.U.N. gain other colouring",
     FAMILY_SWAP: "of the S.U.N. gain other substitution",
     RARE_EARTH_SWAP: "of the S.U.N. gain rare-earth substitution",
 }

@@ -16,7 +16,7 @@ import numpy as np
 
 from materium_rl.evaluation.metrics import Figure
 from materium_rl.evaluation.statistics import Bootstrap, Floats, Role, Statistic, percentiles
-from materium_rl.evaluation.variety import FAMILY_SWAP, NO_SWAP, RARE_EARTH_SWAP
+from materium_rl.evaluation.variety import COLOURING, FAMILY_SWAP, NO_SWAP, RARE_EARTH_SWAP
 
 Statistics = Mapping[str, Statistic]
 Runs = Sequence[Statistics]
@@ -24,10 +24,11 @@ Runs = Sequence[Statistics]
 
 GAIN_KEYS = {
     NO_SWAP: "sun_new",
+    COLOURING: "sun_colourings",
     FAMILY_SWAP: "sun_family_swaps",
     RARE_EARTH_SWAP: "sun_rare_earth_swaps",
 }
-"""What a gain in S.U.N. is made of; the three figures add up to ``sun``."""
+"""What a gain in S.U.N. is made of; the figures add up to ``sun``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +95,8 @@ def _share_of_gain(before: Runs, after: Runs, key: str, bootstrap: Bootstrap) ->
     """Difference of a part of S.U.N. over that of all of it."""
 
     def gained(key: str) -> Floats:
-        olds = bootstrap.mean_draws([run[key] for run in before], "before", smooth=False)
-        return bootstrap.mean_draws([run[key] for run in after], smooth=False) - olds
+        olds = bootstrap.mean_values([run[key] for run in before], "before", smooth=False)
+        return bootstrap.mean_values([run[key] for run in after], smooth=False) - olds
 
     def of(runs: Runs) -> float:
         return (_mean(runs, key) - _mean(before, key)) / (_mean(runs, "sun") - _mean(before, "sun"))
@@ -107,7 +108,7 @@ def _share_of_gain(before: Runs, after: Runs, key: str, bootstrap: Bootstrap) ->
 
 def _draws(runs: Runs, key: str, role: Role, bootstrap: Bootstrap) -> Floats:
     own = [run[key] for run in runs]
-    return bootstrap.mean_draws(own, role) + bootstrap.between_runs([s.value for s in own], role)
+    return bootstrap.mean_values(own, role) + bootstrap.between_runs([s.value for s in own], role)
 
 
 def _mean(runs: Runs, key: str) -> float:

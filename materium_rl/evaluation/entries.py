@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +103,10 @@ def _name(policies: Sequence[str]) -> str:
     """Of a bundled policy its own, of a folder the folder's, of several what they begin with."""
     bundled = bundled_policies()
     names = [p if p in bundled else Path(p).expanduser().resolve().name for p in policies]
-    common = os.path.commonprefix(names).rstrip("-_. ")
-    return names[0] if len(names) == 1 else common or "-".join(names)
+    if len(names) == 1:
+        return names[0]
+    alike = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    return "".join(letters[0] for letters in alike).rstrip("-_. ") or "-".join(names)
 
 
 def _check_one_recipe(policies: Sequence[str]) -> None:

@@ -93,9 +93,32 @@ def evaluate_structures(
     Raises:
         ValueError: There are more structures than were requested.
     """
+    start = time.monotonic()
+    _, verdicts = score_structures(structures, n_requested, scorer, gap=gap, progress=progress)
+    elements = bundled_training_elements() if training_elements is None else training_elements
+    found = figures(verdicts, elements, n_boot=n_boot, seed=seed)
+    return Evaluation(verdicts, found, time.monotonic() - start)
+
+
+def score_structures(
+    structures: Sequence[Structure | Invalid | None],
+    n_requested: int,
+    scorer: Scorer,
+    *,
+    gap: BandGap,
+    progress: Progress | None = None,
+) -> tuple[list[Structure | None], pd.DataFrame]:
+    """Score structures and pass verdicts on each; the arguments are those of ``evaluate_structures``.
+
+    Returns:
+        A structure for each one requested, None where it could not be read; the score table with the columns
+        of ``add_verdicts`` and ``cif``.
+
+    Raises:
+        ValueError: There are more structures than were requested.
+    """
     if len(structures) > n_requested:
         raise ValueError(f"{len(structures)} structures, but only {n_requested} were requested")
-    start = time.monotonic()
     memory = scorer.state_dict()
     padded = [*structures, *[None] * (n_requested - len(structures))]
     frame = scorer.score(padded, progress).to_frame()
@@ -113,17 +136,19 @@ def evaluate_structures(
         rare_earth_formulas=bundled_rare_earth_formulas(),
     )
     verdicts["cif"] = [None if s is None else s.to(fmt="cif") for s in readable]
-    elements = bundled_training_elements() if training_elements is None else training_elements
-    found = figures(verdicts, elements, n_boot=n_boot, seed=seed)
-    return Evaluation(verdicts, found, time.monotonic() - start)
+    return readable, verdicts
 
 
-def make_scorer(config: RewardConfig) -> tuple[Scorer, BandGap]:
+def make_scorer(config: RewardConfig, monitors: Sequence[str] = ()) -> tuple[Scorer, BandGap]:
     """A scorer that always measures validity, stability, novelty and band gap.
 
     What the expression does not name becomes a monitor; uniqueness is counted from the structures, so
     it is no gate here. The band gap is measured by the members of the ensemble that the reward does
     not use, unless the expression says which.
+
+    Args:
+        config: Of the reward.
+        monitors: Names of further rewards to measure.
 
     Returns:
         The scorer, and the band gap reward with its target and width.
@@ -131,22 +156,15 @@ def make_scorer(config: RewardConfig) -> tuple[Scorer, BandGap]:
     terms = list(parse(config.expression))
     gates = {parse(text)[0].name: text for text in config.gates}
     named = {term.name for term in terms}
-    terms += [Term(name, weight=0.0) for name in (NOVELTY, GAP) if name not in named]
+    also = dict.fromkeys((NOVELTY, GAP, *monitors))
+    terms += [Term(name, weight=0.0) for name in also if name not in {*named, VALIDITY, STABILITY}]
     for i, term in enumerate(terms):
         if term.name == GAP:
             terms[i] = replace(term, options={"members": "evaluation", **term.options})
     scorer = Scorer(
         format_expression(terms),
         gates=[gates.get(name, name) for name in (VALIDITY, STABILITY)],
-        aggregation=config.aggregation,
-        workers=config.workers,
-        timeout=config.timeout,
-        worker_memory=config.worker_memory,
-        plugins=config.plugins,
-        max_failed=config.max_failed,
-        ray_address=config.ray_address,
-        cache=config.cache,
-        cache_limit=config.cache_limit,
+        **config.model_dump(exclude={"expression", "gates"}),
     )
     options = next(term.options for term in terms if term.name == GAP)
     gap = registry.create(GAP, options)

@@ -1,104 +1,37 @@
 """The novelty ladder: in which sense is a structure new, and against what.
 
 One verdict per structure and reference, from the weakest claim (its formula is not there) to the strongest
-(no known framework is like it), each with the nearest known structure, the distance, and why in words. Every
-level counts on the one below: what matches a known structure is new at no level above, whatever its label.
+(no known framework is like it), each with the nearest known structure, the distance, and why in words. From
+``new_structure`` on every level counts on the one below: what matches a known structure is new at no level
+above, whatever its label.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from materium_rl.errors import ConfigError
 from materium_rl.evaluation.known import Reference
-from materium_rl.rewards.base import Outcome
-from materium_rl.rewards.catalogue.novelty import Tier
+from materium_rl.evaluation.verdict import LEVELS, Level, Neighbour, Subject, Verdict, judge
+from materium_rl.rewards.base import Invalid, Outcome
+from materium_rl.rewards.catalogue.novelty import OVERLAP, Tier
+from materium_rl.rewards.fingerprint import Fingerprint, fingerprints, shortest_distance
+from materium_rl.rewards.prototypes import Prototype, prototypes
+from materium_rl.rewards.references import SAME_FINGERPRINT
+from materium_rl.structures import cells_match
 
 if TYPE_CHECKING:
     import pandas as pd
     from pymatgen.core import Structure
 
+__all__ = ["LEVELS", "Ladder", "LadderTable", "Level", "Neighbour", "Reference", "Rung", "Share", "Verdict"]
 
-@dataclass(frozen=True, slots=True)
-class Tolerance:
-    """Tolerances of StructureMatcher, see ``structures.structures_match``."""
-
-    ltol: float
-    stol: float
-    angle_tol: float
-
-
-TOLERANCES = {
-    "strict": Tolerance(0.1, 0.1, 2.0),
-    "standard": Tolerance(0.2, 0.3, 5.0),
-    "loose": Tolerance(0.3, 0.5, 10.0),
-}
-"""Standard is that of the whole package; loose is what structure prediction counts as a hit."""
-
-FAR = 0.1
-"""Å. AMD distance to the nearest known structure beyond which one counts as far."""
-
-
-@dataclass(frozen=True, slots=True)
-class Level:
-    """One rung.
-
-    Args:
-        key: Its name in files: the column holds whether a structure is new at it.
-        title: Its name in tables.
-        text: When a structure is new at it.
-        ignores: What the verdict does not depend on.
-    """
-
-    key: str
-    title: str
-    text: str
-    ignores: tuple[str, ...]
-
-
-LEVELS: tuple[Level, ...] = ()
-"""new_formula, new_structure_loose, new_structure, new_structure_strict, not_substitution, new_prototype,
-new_framework, far; in this order."""
-
-
-@dataclass(frozen=True, slots=True)
-class Neighbour:
-    """A known structure.
-
-    Args:
-        material_id: Its id in the reference.
-        formula: Its reduced formula.
-        amd: AMD distance to it, Å.
-        pdd: Earth mover's distance of the PDDs, Å.
-    """
-
-    material_id: str
-    formula: str
-    amd: float
-    pdd: float
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """One structure against one reference.
-
-    Args:
-        new: Level key -> whether it is new there; levels that the reference cannot tell are missing.
-        tier: The rung in the terms of the ``novelty`` reward; None against formulas alone.
-        rare_earth_swap: A substitution in which nothing but rare earths was swapped.
-        neighbour: The known structure that explains the verdict: the match, else the nearest of its formula,
-            of the same prototype, of the same framework, or of all. None if there is no structure.
-        closest: The nearest of all by geometry alone, elements ignored.
-        why: The verdict as a sentence.
-    """
-
-    new: Mapping[str, bool]
-    tier: Tier | None
-    rare_earth_swap: bool
-    neighbour: Neighbour | None
-    closest: Neighbour | None
-    why: str
+AS_WRITTEN, RELAXED = "as_written", "relaxed"
+RARE_EARTH_SWAP = "rare_earth_swap"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +45,7 @@ class Rung:
         formula: Reduced formula.
         prototype: Label, rare earths merged.
         framework: Label, all elements merged.
-        duplicate_of: Row of the first structure of this list that is the same (standard tolerances).
+        duplicate_of: Row of the first structure of the list that is the same (standard tolerances).
         verdicts: Name of the reference -> verdict; empty unless ok.
     """
 
@@ -127,28 +60,28 @@ class Rung:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """How many structures are new at one level against one reference.
+    """How many structures are new at one level against one reference, or stand on one tier.
 
     Args:
         reference: Name of the reference.
         stage: ``as_written`` or ``relaxed``.
-        level: Key of the level.
-        new: Structures that are new.
-        told: Structures with a verdict.
+        level: Key of the level, or of the tier.
+        count: Structures of which it holds.
+        told: Structures of which it can be told.
         requested: All, the denominator.
     """
 
     reference: str
     stage: str
     level: str
-    new: int
+    count: int
     told: int
     requested: int
 
     @property
     def share(self) -> float:
-        """New of requested; NaN of nothing."""
-        return self.new / self.requested if self.requested else float("nan")
+        """Count of requested; NaN of nothing."""
+        return self.count / self.requested if self.requested else float("nan")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +92,12 @@ class LadderTable:
     as_written: tuple[Rung, ...]
     relaxed: tuple[Rung, ...] | None = None
 
+    def stages(self) -> Iterator[tuple[str, tuple[Rung, ...]]]:
+        """Name of the stage and its N rungs."""
+        yield AS_WRITTEN, self.as_written
+        if self.relaxed is not None:
+            yield RELAXED, self.relaxed
+
     def to_frame(self) -> pd.DataFrame:
         """One row per structure.
 
@@ -168,24 +107,60 @@ class LadderTable:
         ``R.closest_id``, ``R.closest_formula``, ``R.closest_amd``, ``R.closest_pdd``, ``R.why``; with relaxed
         partners all of these again as ``relaxed.<column>``.
         """
-        raise NotImplementedError
+        import pandas as pd
+
+        columns: dict[str, Any] = {}
+        for stage, rungs in self.stages():
+            prefix = "" if stage == AS_WRITTEN else f"{stage}."
+            for name, (values, kind) in _columns(rungs, self.references).items():
+                columns[prefix + name] = pd.array(values, dtype=kind)
+        return pd.DataFrame(columns)
 
     def summary(self) -> list[Share]:
-        """Every level of every reference and stage, in the order of the ladder."""
-        raise NotImplementedError
+        """Every level that each reference can tell, for each stage, in the order of the ladder."""
+        return [
+            _share(reference, stage, level.key, rungs, lambda verdict, key=level.key: verdict.new.get(key))
+            for stage, rungs in self.stages()
+            for reference in self.references
+            for level in LEVELS
+            if not reference.formulas_only or level.key == "new_formula"
+        ]
+
+    def tiers(self) -> list[Share]:
+        """How many stand on each tier, and how many of the substitutions swap rare earths alone."""
+        shares = []
+        for stage, rungs in self.stages():
+            for reference in self.references:
+                if reference.formulas_only:
+                    continue
+                for tier in Tier:
+                    shares.append(
+                        _share(reference, stage, tier, rungs, lambda verdict, tier=tier: verdict.tier is tier)
+                    )
+                shares.append(
+                    _share(reference, stage, RARE_EARTH_SWAP, rungs, lambda verdict: verdict.rare_earth_swap)
+                )
+        return shares
 
 
 class Ladder:
     """Judges structures against named references.
 
     Args:
-        references: In the order of the columns; names differ.
+        references: In the order of the columns.
         min_distance: Fingerprint distance within which an unknown prototype may be a distortion of a known
             one, as in the ``novelty`` reward.
+
+    Raises:
+        ConfigError: Two references have one name.
     """
 
     def __init__(self, references: Sequence[Reference], *, min_distance: float = 0.1) -> None:
-        raise NotImplementedError
+        names = [reference.name for reference in references]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ConfigError(f"two references are named {twice[0]!r}; give each a name of its own")
+        self.references, self.min_distance = tuple(references), min_distance
 
     def climb(
         self,
@@ -204,4 +179,137 @@ class Ladder:
         Raises:
             ValueError: ``relaxed`` has another length.
         """
-        raise NotImplementedError
+        if relaxed is not None and len(relaxed) != len(structures):
+            raise ValueError(f"{len(structures)} structures but {len(relaxed)} relaxed ones")
+        unread = Rung(Outcome.INVALID, "could not be read")
+        rungs = self._stage(structures, unread, tick)
+        if relaxed is None:
+            return LadderTable(self.references, rungs)
+        unrelaxed = Rung(Outcome.FAILED, "there is no relaxed structure")
+        return LadderTable(self.references, rungs, self._stage(relaxed, unrelaxed, tick))
+
+    def _stage(
+        self, structures: Sequence[Structure | None], missing: Rung, tick: Callable[[], object] | None
+    ) -> tuple[Rung, ...]:
+        present = [structure for structure in structures if structure is not None]
+        labels = iter(zip(present, prototypes(present), fingerprints(present), strict=True))
+        firsts: dict[str, list[tuple[int, Subject]]] = {}
+        rungs = []
+        for row, structure in enumerate(structures):
+            subject = missing if structure is None else _subject(*next(labels))
+            if isinstance(subject, Subject):
+                rungs.append(self._rung(subject, _duplicate_of(row, subject, firsts)))
+            else:
+                rungs.append(subject)
+            if tick is not None:
+                tick()
+        return tuple(rungs)
+
+    def _rung(self, subject: Subject, duplicate_of: int | None) -> Rung:
+        verdicts = {r.name: judge(subject, r, self.min_distance) for r in self.references}
+        found = subject.prototype
+        labels = found.formula, found.merged_label, found.framework_label
+        return Rung(Outcome.OK, "", *labels, duplicate_of, verdicts)
+
+
+def _subject(
+    structure: Structure, prototype: Prototype | Invalid, fingerprint: Fingerprint | None
+) -> Subject | Rung:
+    """What can be judged, or why it cannot, as the ``novelty`` reward sees it."""
+    if isinstance(prototype, Invalid):
+        return Rung(Outcome.INVALID, prototype.reason)
+    if fingerprint is None:
+        return Rung(Outcome.INVALID, "the cell is a needle or a sheet: its neighbours cannot be listed")
+    shortest = shortest_distance(structure.lattice.matrix, structure.frac_coords)
+    if shortest < OVERLAP:
+        return Rung(Outcome.INVALID, f"two sites are {shortest:.2f} Å apart; the limit is {OVERLAP} Å")
+    try:
+        return Subject.of(structure, prototype, fingerprint)
+    except ValueError as error:
+        return Rung(Outcome.INVALID, str(error))
+
+
+def _duplicate_of(row: int, subject: Subject, firsts: dict[str, list[tuple[int, Subject]]]) -> int | None:
+    """Row of the first structure that is the same; None, and it is remembered, if there is none."""
+    known = firsts.setdefault(subject.prototype.formula, [])
+    for other, first in known:
+        same_label = first.prototype.label == subject.prototype.label
+        if same_label and np.abs(first.fingerprint - subject.fingerprint).max() < SAME_FINGERPRINT:
+            return other
+        if cells_match(first.cell, subject.cell):
+            return other
+    known.append((row, subject))
+    return None
+
+
+def _share(
+    reference: Reference,
+    stage: str,
+    level: str,
+    rungs: Sequence[Rung],
+    holds: Callable[[Verdict], bool | None],
+) -> Share:
+    verdicts = [rung.verdicts[reference.name] for rung in rungs if reference.name in rung.verdicts]
+    count = sum(holds(verdict) is True for verdict in verdicts)
+    return Share(reference.name, stage, level, count, len(verdicts), len(rungs))
+
+
+def _columns(rungs: Sequence[Rung], references: Sequence[Reference]) -> dict[str, tuple[list[Any], str]]:
+    """Name of a column -> its values and pandas type."""
+    told = [rung.outcome is Outcome.OK for rung in rungs]
+    columns: dict[str, tuple[list[Any], str]] = {
+        "outcome": ([rung.outcome.value for rung in rungs], "str"),
+        **{name: ([getattr(rung, name) for rung in rungs], "str") for name in ("reason", "formula")},
+        **{name: ([getattr(rung, name) for rung in rungs], "str") for name in ("prototype", "framework")},
+        "unique": (
+            [rung.duplicate_of is None if ok else None for rung, ok in zip(rungs, told, strict=True)],
+            "boolean",
+        ),
+        "duplicate_of": ([rung.duplicate_of for rung in rungs], "Int64"),
+    }
+    for reference in references:
+        verdicts = [rung.verdicts.get(reference.name) for rung in rungs]
+        found = _verdict_columns(verdicts, reference.formulas_only)
+        columns |= {f"{reference.name}.{name}": column for name, column in found.items()}
+    return columns
+
+
+def _verdict_columns(
+    verdicts: Sequence[Verdict | None], formulas_only: bool
+) -> dict[str, tuple[list[Any], str]]:
+    def each(value: Callable[[Verdict], Any]) -> list[Any]:
+        return [None if verdict is None else value(verdict) for verdict in verdicts]
+
+    columns: dict[str, tuple[list[Any], str]] = {}
+    if formulas_only:
+        columns["new_formula"] = each(lambda v: v.new["new_formula"]), "boolean"
+    else:
+        for level in LEVELS:
+            columns[level.key] = each(lambda v, key=level.key: v.new[key]), "boolean"
+        columns["tier"] = each(lambda v: v.tier.value), "str"
+        columns[RARE_EARTH_SWAP] = each(lambda v: v.rare_earth_swap), "boolean"
+        for which, names in _NEIGHBOURS.items():
+            for attribute, (name, kind) in names.items():
+                columns[name] = (
+                    each(lambda v, w=which, a=attribute: getattr(getattr(v, w), a, None)),
+                    kind,
+                )
+    columns["why"] = each(lambda v: v.why), "str"
+    return columns
+
+
+_NEIGHBOURS = {
+    "neighbour": {
+        "material_id": ("nearest_id", "str"),
+        "formula": ("nearest_formula", "str"),
+        "amd": ("amd", "Float64"),
+        "pdd": ("pdd", "Float64"),
+    },
+    "closest": {
+        "material_id": ("closest_id", "str"),
+        "formula": ("closest_formula", "str"),
+        "amd": ("closest_amd", "Float64"),
+        "pdd": ("closest_pdd", "Float64"),
+    },
+}
+"""Field of a verdict -> field of the neighbour -> column and its type."""

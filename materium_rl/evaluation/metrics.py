@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from materium_rl.evaluation.statistics import Bootstrap, Statistic, distinct, divergence, mean, share
 from materium_rl.evaluation.variety import (
+    COLOURING,
     FAMILY_SWAP,
     NO_SWAP,
     RARE_EARTH_SWAP,
@@ -151,8 +152,8 @@ HONESTY = (
         "sun_new",
         "S.U.N. without substitutions",
         "%",
-        "S.U.N. samples that neither a training structure nor an earlier S.U.N. sample becomes when elements "
-        "are exchanged within their chemical families, of the structures requested",
+        "S.U.N. samples that no exchange of elements makes of a training structure or of an earlier S.U.N. "
+        "sample, of the structures requested",
         (STABILITY, NOVELTY),
     ),
     Definition(
@@ -160,14 +161,21 @@ HONESTY = (
         "S.U.N. by rare-earth substitution",
         "%",
         "S.U.N. samples that are a training structure or an earlier S.U.N. sample once all rare earths are "
-        "one element, of the structures requested",
+        "one element (prototype or framework and formula), of the structures requested",
         (STABILITY, NOVELTY),
     ),
     Definition(
         "sun_family_swaps",
         "S.U.N. by other substitution",
         "%",
-        "the same within the other chemical families; the three add up to S.U.N.",
+        "the same within all chemical families, without those before",
+        (STABILITY, NOVELTY),
+    ),
+    Definition(
+        "sun_colourings",
+        "S.U.N. by other colouring",
+        "%",
+        "the same with any elements in the same proportions; the four kinds add up to S.U.N.",
         (STABILITY, NOVELTY),
     ),
     Definition("top5", "five commonest prototypes", "%", "samples in the five prototypes written most often"),
@@ -273,7 +281,7 @@ def add_verdicts(
     stable = valid & (e_above_hull < STABLE_BELOW)
     novel = ranked & _tier_is(frame, *NEW_FORMULA_TIERS)
     novel_structure = ranked & ~_tier_is(frame, Tier.KNOWN)
-    sun = _first_of_each(group, stable & novel)
+    sun = first_of_each(group, stable & novel)
     on_target = valid & (np.abs(gap - target) <= width)
     found = frame.assign(
         group=group,
@@ -284,11 +292,11 @@ def add_verdicts(
         & np.logical_or.reduce([_outcome_is(frame, r, "failed") for r in (STABILITY, NOVELTY, GAP)]),
         stable=stable,
         on_hull=valid & (e_above_hull <= 0),
-        unique=_first_of_each(group, valid),
+        unique=first_of_each(group, valid),
         novel=novel,
         novel_structure=novel_structure,
         sun=sun,
-        sun_structure=_first_of_each(group, stable & novel_structure),
+        sun_structure=first_of_each(group, stable & novel_structure),
         on_target=on_target,
         sun_on_target=sun & on_target,
     )
@@ -369,6 +377,7 @@ def _variety(verdicts: pd.DataFrame) -> dict[str, Statistic]:
         "sun_merged_formulas": distinct(kinds["merged formula"], per=PER),
         "sun_substitutions": share(_tier_is(verdicts, Tier.SUBSTITUTION), sun),
         "sun_new": swaps[NO_SWAP],
+        "sun_colourings": swaps[COLOURING],
         "sun_family_swaps": swaps[FAMILY_SWAP],
         "sun_rare_earth_swaps": swaps[RARE_EARTH_SWAP],
         "top5": share(in_top, np.ones(len(verdicts), dtype=bool)),
@@ -403,7 +412,13 @@ def _elements(verdicts: pd.DataFrame, training_elements: Mapping[str, int]) -> d
     }
 
 
-def _first_of_each(groups: NDArray[np.int64], flags: Flags) -> Flags:
+def ratio_of(bootstrap: Bootstrap, numerator: NDArray[np.generic], denominator: Flags) -> Figure:
+    """Sum of the numerator over the number of rows in the denominator, with its interval."""
+    found = (share if numerator.dtype == np.bool_ else mean)(numerator, denominator)
+    return Figure(found.value, *bootstrap.interval(found))
+
+
+def first_of_each(groups: NDArray[np.int64], flags: Flags) -> Flags:
     """Those of the flagged rows that are the first of their group among the flagged."""
     first = np.zeros(len(groups), dtype=bool)
     rows = np.flatnonzero(flags)

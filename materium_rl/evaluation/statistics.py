@@ -110,7 +110,16 @@ class Bootstrap:
         chances = np.concatenate([np.ones(self.n), np.full(4, PSEUDO_WEIGHT)])
         return rng.multinomial(self.n, chances / chances.sum(), size=self.n_boot).astype(np.float64)
 
-    def draws(self, statistic: Statistic, role: Role = "after", *, smooth: bool = True) -> Floats:
+    @property
+    def draws(self) -> Floats:
+        """How often each row is drawn, (R, N), for figures that are no quotients of sums."""
+        return self._weights[:, : self.n]
+
+    def sums(self, rows: Floats) -> Floats:
+        """Sum over the rows of each resample, (R,) of N values or (R, K) of (N, K)."""
+        return np.asarray(self.draws @ rows)
+
+    def values(self, statistic: Statistic, role: Role = "after", *, smooth: bool = True) -> Floats:
         """The statistic on each of the R resamples, NaN where its denominator is 0.
 
         Args:
@@ -118,9 +127,7 @@ class Bootstrap:
             role: Which of a pair it is.
             smooth: Whether a share takes the pseudo rows in.
         """
-        top, bottom = statistic.numerator, statistic.denominator
-        weights = self._weights[:, : self.n]
-        tops, bottoms = weights @ top, weights @ bottom
+        tops, bottoms = self.sums(statistic.numerator), self.sums(statistic.denominator)
         if smooth and statistic.step:
             pseudo = self._weights[:, self.n :]
             tops = tops + statistic.step * (pseudo @ PSEUDO_ROWS[role])
@@ -129,9 +136,9 @@ class Bootstrap:
             quotients: Floats = tops / bottoms + statistic.offset
         return quotients
 
-    def mean_draws(self, runs: Sequence[Statistic], role: Role = "after", *, smooth: bool = True) -> Floats:
-        """Mean of one statistic over the runs of a recipe on each resample; the rows are drawn for all alike."""
-        return np.asarray(np.mean([self.draws(run, role, smooth=smooth) for run in runs], axis=0))
+    def mean_values(self, runs: Sequence[Statistic], role: Role = "after", *, smooth: bool = True) -> Floats:
+        """Mean of a statistic over the runs of a recipe on each resample; rows are drawn for all alike."""
+        return np.asarray(np.mean([self.values(run, role, smooth=smooth) for run in runs], axis=0))
 
     def between_runs(self, values: Sequence[float], role: Role = "after") -> Floats:
         """R deviations of the mean of ``values``, one of each of M runs; 0 for a single run.
@@ -157,7 +164,7 @@ class Bootstrap:
         if total <= 0:
             return math.nan, math.nan
         if not statistic.step:
-            return percentiles(self.draws(statistic))
+            return percentiles(self.values(statistic))
         ends = binomial_interval(statistic.numerator.sum() / statistic.step, total)
         low, high = (statistic.step * end + statistic.offset for end in ends)
         return low, high
@@ -218,6 +225,6 @@ def divergence(holds: ArrayLike, reference: ArrayLike) -> Statistic:
     if math.isnan(value):
         return Statistic(np.zeros(n), np.zeros(n))
     p, q = counts / counts.sum(), other / other.sum()
-    slope = 0.5 * np.log2(p, where=p > 0, out=np.zeros_like(p)) - 0.5 * np.log2((p + q) / 2)
-    slope[p == 0] = 0.0
-    return Statistic(n * (rows @ slope - rows.sum(axis=1) * (p @ slope)) / counts.sum(), np.ones(n), value)
+    slope = 0.5 * np.log2(2 * p / (p + q), where=p > 0, out=np.zeros_like(p))
+    influence: Floats = n * (rows @ slope - rows.sum(axis=1) * (p @ slope)) / counts.sum()
+    return Statistic(influence, np.ones(n), value)

@@ -98,7 +98,9 @@ def markdown_definitions() -> str:
 
 
 def figure_title(definition: Definition) -> str:
-    return f"{definition.title}, {definition.unit}" if definition.unit in ("%", "bits") else definition.title
+    """The title, with the unit where it is no plain number."""
+    unit = f", {definition.unit}" if definition.unit in ("%", "bits") else ""
+    return f"{definition.title}{unit}"
 
 
 def _columns(policies: Policies) -> Sequence[str]:

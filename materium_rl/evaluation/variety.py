@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container
 from functools import cache
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,10 @@ from materium_rl.rewards.references import ReferenceIndex
 if TYPE_CHECKING:
     import pandas as pd
 
-NO_SWAP, FAMILY_SWAP, RARE_EARTH_SWAP = "none", "family", "rare earth"
+NO_SWAP, COLOURING, FAMILY_SWAP, RARE_EARTH_SWAP = "none", "colouring", "family", "rare earth"
+SWAPS = (NO_SWAP, COLOURING, FAMILY_SWAP, RARE_EARTH_SWAP)
+"""What an S.U.N. sample is apart from exchanged elements, from nothing but them to nothing of them; see
+``swap_columns``."""
 KINDS = ("structure", "formula", "merged formula", "prototype", "framework")
 """What S.U.N. samples are told apart by; see ``sun_kinds``."""
 
@@ -29,35 +33,41 @@ Flags = NDArray[np.bool_]
 def swap_columns(verdicts: pd.DataFrame, rare_earth_formulas: Container[str]) -> dict[str, list[str | None]]:
     """What each sample is apart from exchanged elements.
 
-    - ``swap_of_training``: ``rare earth`` if it is in a prototype of the training data and, with all rare
-      earths taken as one element, has a formula of them; ``family`` if only its chemical families agree.
-    - ``swap``: the same for S.U.N. samples, where an earlier S.U.N. sample (formula and framework)
-      counts like the training data; ``none`` if there is nothing of the kind in either.
+    ``swap_of_training`` compares with the training structures:
+
+    - ``rare earth``: in a prototype of theirs and, with all rare earths taken as one element, with a
+      formula of theirs;
+    - ``family``: in a prototype of theirs with an element of the same chemical family on every place;
+    - ``colouring``: in a prototype of theirs, with elements that no relative of it has.
+
+    ``swap`` does so for S.U.N. samples, and S.U.N. samples that came earlier count like the training
+    structures (same framework, and the same formula, formula in families, or proportions). ``none`` is
+    the first sample of an arrangement that the training structures lack.
 
     Args:
         verdicts: N rows with the flags of ``add_verdicts``.
         rare_earth_formulas: Merged formulas of the training structures with rare earths.
 
     Returns:
-        The two columns, with None for a sample that is neither or not S.U.N.
+        The two columns; None for a sample that is no such thing, or not S.U.N.
     """
-    formulas = _merged_formulas(verdicts)
-    substitution = verdicts["novelty.tier"] == Tier.SUBSTITUTION.value
-    known: list[str | None] = [
-        None if not swapped else RARE_EARTH_SWAP if formula in rare_earth_formulas else FAMILY_SWAP
-        for swapped, formula in zip(substitution, formulas, strict=True)
+    of_tier = {Tier.SUBSTITUTION.value: FAMILY_SWAP, Tier.KNOWN_PROTOTYPE.value: COLOURING}
+    tiers = verdicts["novelty.tier"] if "novelty.tier" in verdicts else [None] * len(verdicts)
+    known = [
+        RARE_EARTH_SWAP if swap == FAMILY_SWAP and formula in rare_earth_formulas else swap
+        for swap, formula in zip(map(of_tier.get, tiers), _merged_formulas(verdicts), strict=True)
     ]
-    new, apart = _apart(verdicts.assign(swap_of_training=known))
-    named = np.where(_firsts(new), NO_SWAP, np.where(_firsts(apart), FAMILY_SWAP, RARE_EARTH_SWAP))
+    new, colours, families = map(_firsts, _apart(verdicts.assign(swap_of_training=known)))
+    named = np.select([new, colours, families], SWAPS[:-1], SWAPS[-1])
     swap = [str(name) if flag else None for name, flag in zip(named, verdicts["sun"], strict=True)]
     return {"swap_of_training": known, "swap": swap}
 
 
 def swap_statistics(verdicts: pd.DataFrame) -> dict[str, Statistic]:
     """Shares of the N rows by the column ``swap``; together they are the S.U.N. share."""
-    new, apart = (distinct(codes) for codes in _apart(verdicts))
-    every = distinct(sun_kinds(verdicts)["structure"])
-    return {NO_SWAP: new, FAMILY_SWAP: minus(apart, new), RARE_EARTH_SWAP: minus(every, apart)}
+    rising = [distinct(codes) for codes in (*_apart(verdicts), sun_kinds(verdicts)["structure"])]
+    parts = [rising[0], *(minus(more, less) for less, more in pairwise(rising))]
+    return dict(zip(SWAPS, parts, strict=True))
 
 
 def sun_kinds(verdicts: pd.DataFrame) -> dict[str, Codes]:
@@ -90,16 +100,25 @@ def bundled_rare_earth_formulas() -> frozenset[str]:
     return frozenset(merged_formula(formula) for formula in found)
 
 
-def _apart(verdicts: pd.DataFrame) -> tuple[Codes, Codes]:
-    """Codes of what stays apart when elements are exchanged within families, and only among rare earths.
+def _apart(verdicts: pd.DataFrame) -> tuple[Codes, Codes, Codes]:
+    """Codes of what stays apart when elements are exchanged at will, within families, among rare earths.
 
-    Both without what is so made from a training structure: the first codes differ in more than the second.
+    Each without what is so made from a training structure. What has one code in one of them has one in those
+    before it too, so the numbers of distinct codes rise from one to the next.
     """
     first, framework = _first_alike(verdicts), " " + verdicts["framework"].astype(str)
-    known = verdicts["swap_of_training"]
-    family = _codes(verdicts["family_formula"] + framework, first)
-    merged = _codes(_merged_formulas(verdicts) + framework, first)
-    return _without(family, known.notna()), _without(merged, known == RARE_EARTH_SWAP)
+    known, families = verdicts["swap_of_training"], verdicts["family_formula"]
+    proportions = families.map(_proportions, na_action="ignore")
+    return (
+        _without(_codes(proportions + framework, first), known.notna()),
+        _without(_codes(families + framework, first), known.isin([FAMILY_SWAP, RARE_EARTH_SWAP])),
+        _without(_codes(_merged_formulas(verdicts) + framework, first), known == RARE_EARTH_SWAP),
+    )
+
+
+def _proportions(family_formula: str) -> str:
+    """Amounts without the families: ``group_11:1 rare_earth:2 triel:1`` -> ``1 1 2``."""
+    return " ".join(sorted(part.rpartition(":")[2] for part in family_formula.split()))
 
 
 def _without(codes: Codes, known: pd.Series) -> Codes:

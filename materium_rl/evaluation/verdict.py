@@ -1,152 +1,412 @@
-"""One line in words on what fine-tuning did; computed, and what novelty was bought with comes first."""
+"""One structure against one reference: how high on the novelty ladder it stands, and why."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
-from materium_rl.evaluation.differences import Change, Changes
-from materium_rl.evaluation.metrics import Figure
-from materium_rl.evaluation.table import format_times
-from materium_rl.evaluation.variety import FAMILY_SWAP, RARE_EARTH_SWAP
+from numpy.typing import NDArray
 
-# Where novelty is bought: the limits that a fine-tuned policy should keep to.
-MOST_IN_FIVE = 0.30
-RARE_EARTH_RISE = 1.30
-ANION_KEPT = 0.70
-SITES_KEPT = 0.20
-MOSTLY_SWAPS = 0.90
+from materium_rl.evaluation.distances import Floats, pdd, pdd_distance
+from materium_rl.evaluation.known import Reference
+from materium_rl.rewards.catalogue.novelty import Tier
+from materium_rl.rewards.catalogue.uniqueness import merged_formula
+from materium_rl.rewards.fingerprint import Fingerprint
+from materium_rl.rewards.prototypes import Prototype, family
+from materium_rl.rewards.references import ReferenceIndex, Relative
+from materium_rl.structures import cells_match, matching_cell
 
-Figures = Mapping[str, Figure]
+if TYPE_CHECKING:
+    import numpy as np
+    from pymatgen.core import Structure
 
 
-def verdict(before: Figures, after: Figures, changes: Changes, *, seeds: int | None = None) -> str:
-    """Say what happened, no more than the intervals allow.
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """Tolerances of StructureMatcher, see ``structures.structures_match``."""
 
-    For example: ``S.U.N. 6.1 -> 31.2 % (+25.1, 95 % CI 22.0..28.1); 3.1x as many stable new prototypes
-    (2.4..4.0), 2.2x the frameworks (1.6..2.9); 12 % of the gain is rare-earth substitution, 20 % other
-    substitution; five commonest prototypes 12 % of samples; one training seed``.
+    ltol: float
+    stol: float
+    angle_tol: float
+
+    def __str__(self) -> str:
+        return f"ltol {self.ltol:g}, stol {self.stol:g}, angle {self.angle_tol:g}°"
+
+
+TOLERANCES = {
+    "loose": Tolerance(0.3, 0.5, 10.0),
+    "standard": Tolerance(0.2, 0.3, 5.0),
+    "strict": Tolerance(0.1, 0.1, 2.0),
+}
+"""Standard is that of the whole package; loose is what counts as a hit in structure prediction."""
+
+FAR = 0.1
+"""Å. Earth mover's distance to the closest known structure beyond which one counts as far."""
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One rung.
 
     Args:
-        before: Figures of the baseline.
-        after: Figures of the other.
-        changes: How they differ.
-        seeds: Training seeds of the other; None if it was not fine-tuned.
+        key: Its name in files: the column holds whether a structure is new at it.
+        title: Its name in tables.
+        text: When a structure is new at it.
+        ignores: What the verdict does not depend on.
     """
-    sun = changes.figures.get("sun")
-    if sun is None or math.isnan(sun.difference.value):
-        return "S.U.N.: nothing to compare"
-    warnings = _warnings(before, after, changes)
-    parts = [f"{''.join(warnings)}{_shift('S.U.N.', 'sun', before, after, sun)}"]
-    parts += [*_variety(changes), *_gain(changes)]
-    if on_target := changes.figures.get("on_target_of_stable"):
-        parts.append(
-            _shift("on target of the stable", "on_target_of_stable", before, after, on_target)
-            + ("" if on_target.is_certain else ", within the uncertainty")
+
+    key: str
+    title: str
+    text: str
+    ignores: tuple[str, ...]
+
+
+WRITING = ("cell", "origin", "orientation", "site order", "oxidation states")
+"""What no level depends on: how a crystal is written down."""
+LEVELS = (
+    Level(
+        "new_formula",
+        "formula",
+        "its reduced formula is not there",
+        (*WRITING, "volume", "positions"),
+    ),
+    *(
+        Level(
+            key,
+            f"structure, {name}",
+            f"matches none by StructureMatcher ({TOLERANCES[name]})",
+            (*WRITING, "volume"),
         )
-    parts.append(f"five commonest prototypes {100 * after['top5'].value:.0f} % of samples")
-    if drifted := _drifted(before, after, changes):
-        parts.append(f"drifted: {', '.join(drifted)}")
-    if seeds:
-        parts.append("one training seed" if seeds == 1 else f"{seeds} training seeds")
-    return "; ".join(parts)
-
-
-def swapped(changes: Changes) -> float:
-    """Share of the gain in S.U.N. that is element substitution; NaN without a certain gain."""
-    if not changes.gain:
-        return math.nan
-    return changes.gain[FAMILY_SWAP].value + changes.gain[RARE_EARTH_SWAP].value
-
-
-def _warnings(before: Figures, after: Figures, changes: Changes) -> list[str]:
-    """What the line opens with."""
-    sun = changes.figures["sun"].difference
-    gained = sun.low > 0
-    warnings = []
-    if swapped(changes) >= MOSTLY_SWAPS:
-        warnings.append(f"substitution only, {100 * min(swapped(changes), 1):.0f} % of the gain: ")
-    elif gained and changes.figures["sun_new"].difference.low <= 0:
-        warnings.append("no certain gain but by substitution: ")
-    if signs := _collapse(before, after, changes):
-        warnings.append(f"{'novelty by collapse' if gained else 'collapse'}: {', '.join(signs)}; ")
-    if not gained:
-        warnings.append("loss: " if sun.high < 0 else "within the uncertainty: ")
-    return warnings
-
-
-def _variety(changes: Changes) -> list[str]:
-    """How many times the distinct things among S.U.N., in one part; none where there were none."""
-    said = []
-    titles = {"sun_prototypes": "as many stable new prototypes", "sun_frameworks": "the frameworks"}
-    for key, title in titles.items():
-        change = changes.figures[key]
-        if math.isnan(change.ratio.value):
-            continue
-        said.append(f"{format_times(change.ratio.value)} {title} ({_span(change.ratio, 1)})")
-        if not change.is_certain:
-            said[-1] += ", within the uncertainty"
-    return [", ".join(said)] if said else []
-
-
-def _gain(changes: Changes) -> list[str]:
-    if not changes.gain:
-        return []
-    rare, other = (_percent(changes.gain[kind].value) for kind in (RARE_EARTH_SWAP, FAMILY_SWAP))
-    return [f"{rare} of the gain is rare-earth substitution, {other} other substitution"]
-
-
-def _collapse(before: Figures, after: Figures, changes: Changes) -> list[str]:
-    """Signs that the samples have become one kind of thing."""
-    signs = []
-    top5, rare, swaps = after["top5"], after["rare_earth"], after["sun_substitutions"]
-    if top5.value > MOST_IN_FIVE and _rose(changes, "top5"):
-        signs.append(f"{100 * top5.value:.0f} % of samples in five prototypes")
-    if rare.value > RARE_EARTH_RISE * before["rare_earth"].value and _rose(changes, "rare_earth"):
-        signs.append(
-            f"{100 * rare.value:.0f} % with rare earths (before {100 * before['rare_earth'].value:.0f} %)"
+        for key, name in (
+            ("new_structure_strict", "strict"),
+            ("new_structure", "standard"),
+            ("new_structure_loose", "loose"),
         )
-    if swaps.value > MOSTLY_SWAPS and _rose(changes, "sun_substitutions"):
-        signs.append(f"{100 * swaps.value:.0f} % of S.U.N. by swapping elements in training structures")
-    if changes.figures["sun_prototypes"].difference.high < 0 and _rose(changes, "sun"):
-        signs.append("fewer distinct prototypes among S.U.N.")
-    return signs
+    ),
+    Level(
+        "not_substitution",
+        "not a substitution",
+        "matches none by standard tolerances, and none of its prototype has an element of the same chemical "
+        "family on every place",
+        (*WRITING, "volume", "elements of one family"),
+    ),
+    Level(
+        "new_prototype",
+        "prototype",
+        "not a substitution, and none has its prototype, distortions and the choice of rare earths aside",
+        (*WRITING, "volume", "elements"),
+    ),
+    Level(
+        "new_framework",
+        "framework",
+        "a new prototype, and none has its arrangement of sites, all elements being one, distortions aside",
+        (*WRITING, "volume", "elements"),
+    ),
+    Level(
+        "far",
+        "far",
+        f"PDD distance to the closest one above {FAR} Å, elements ignored",
+        (*WRITING, "elements"),
+    ),
+)
+"""From the weakest claim to the strongest; the last stands by itself."""
 
 
-def _drifted(before: Figures, after: Figures, changes: Changes) -> list[str]:
-    """What the policy no longer writes as it did."""
-    drifted = []
-    anion, sites = changes.figures["anion"], changes.figures["mean_sites"]
-    if anion.ratio.value < ANION_KEPT and anion.is_certain:
-        drifted.append(
-            f"anion formers {100 * before['anion'].value:.0f} -> {100 * after['anion'].value:.0f} %"
-        )
-    if abs(sites.ratio.value - 1) > SITES_KEPT and sites.is_certain:
-        drifted.append(f"mean sites {before['mean_sites'].value:.1f} -> {after['mean_sites'].value:.1f}")
-    return drifted
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A known structure.
+
+    Args:
+        row: Its row in the reference.
+        material_id: Its id there.
+        formula: Its reduced formula.
+        amd: AMD distance to it, Å.
+        pdd: Earth mover's distance of the PDDs, Å.
+    """
+
+    row: int
+    material_id: str
+    formula: str
+    amd: float
+    pdd: float
 
 
-def _rose(changes: Changes, key: str) -> bool:
-    return changes.figures[key].difference.low > 0
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One structure against one reference.
+
+    Args:
+        new: Level key -> whether it is new there; levels that the reference cannot tell are missing.
+        tier: The rung in the terms of the ``novelty`` reward; None against formulas alone.
+        rare_earth_swap: A substitution in which nothing but rare earths was swapped.
+        neighbour: The known structure that explains the verdict: the match, else the nearest of its formula,
+            of the same prototype, of the same framework, or of all. None if there is no structure.
+        closest: Of the nearest by AMD the nearest by PDD, elements ignored.
+        why: The verdict as a sentence.
+    """
+
+    new: Mapping[str, bool]
+    tier: Tier | None
+    rare_earth_swap: bool
+    neighbour: Neighbour | None
+    closest: Neighbour | None
+    why: str
 
 
-def _shift(title: str, key: str, before: Figures, after: Figures, change: Change) -> str:
-    """``S.U.N. 6.1 -> 31.2 % (+25.1, 95 % CI 22.0..28.1)``."""
-    old, new = before[key].value, after[key].value
-    if math.isnan(change.difference.value):
-        return f"{title}: nothing to compare"
-    gain = change.difference
-    return (
-        f"{title} {100 * old:.1f} -> {100 * new:.1f} % "
-        f"({100 * gain.value:+.1f}, 95 % CI {100 * gain.low:.1f}..{100 * gain.high:.1f})"
+@dataclass(frozen=True)
+class Subject:
+    """A readable structure with what its verdicts need."""
+
+    structure: Structure
+    prototype: Prototype
+    fingerprint: Fingerprint
+    pdd: Floats
+
+    @cached_property
+    def amd(self) -> Floats:
+        """Average minimum distances, Å."""
+        return self.pdd.mean(axis=0)  # type: ignore[no-any-return]
+
+    @cached_property
+    def cell(self) -> Structure:
+        """The cell in which StructureMatcher compares it."""
+        return matching_cell(self.structure)
+
+    @classmethod
+    def of(cls, structure: Structure, prototype: Prototype, fingerprint: Fingerprint) -> Subject:
+        """Compute what is missing.
+
+        Raises:
+            ValueError: The neighbours cannot be listed.
+        """
+        return cls(structure, prototype, fingerprint, pdd(structure))
+
+
+def judge(subject: Subject, reference: Reference, min_distance: float) -> Verdict:
+    """Verdict on one structure.
+
+    Args:
+        subject: The structure.
+        reference: What it is judged against.
+        min_distance: Fingerprint distance within which an unknown prototype may be a distortion of a known
+            one, as in the ``novelty`` reward.
+    """
+    formula = subject.prototype.formula
+    known = reference.known_formula(formula)
+    if reference.formulas_only:
+        why = f"{formula} is {'' if known else 'not '}a formula of {reference.title}"
+        return Verdict({"new_formula": not known}, None, False, None, None, why)
+    if reference.index is None:
+        everything = {level.key: True for level in LEVELS}
+        why = f"{formula} is new: {reference.title} holds no structure"
+        return Verdict(everything, Tier.NEW_PROTOTYPE, False, None, None, why)
+    matched = _matched(subject, reference.index)
+    relation = _relation(subject, reference, reference.index, min_distance, matched.get("standard"))
+    tier = relation.tier
+    closest = min(
+        (_neighbour(subject, reference, row) for row in reference.closest(subject.amd)),
+        key=lambda neighbour: (neighbour.pdd, neighbour.row),
+    )
+    neighbour = closest if relation.row is None else _neighbour(subject, reference, relation.row)
+    new = {
+        "new_formula": not known,
+        "new_structure_strict": "strict" not in matched,
+        "new_structure": "standard" not in matched,
+        "new_structure_loose": "loose" not in matched,
+        "not_substitution": relation.beyond_substitution,
+        "new_prototype": relation.new_prototype,
+        "new_framework": relation.new_framework,
+        "far": closest.pdd > FAR,
+    }
+    swap = tier is Tier.SUBSTITUTION and _only_rare_earths(formula, neighbour.formula)
+    return Verdict(
+        new, tier, swap, neighbour, closest, _why(subject, reference, relation, neighbour, matched)
     )
 
 
-def _span(figure: Figure, digits: int) -> str:
-    high = "" if math.isinf(figure.high) else f"{figure.high:.{digits}f}"
-    return f"{figure.low:.{digits}f}..{high}"
+@dataclass(frozen=True, slots=True)
+class _Relation:
+    """How a structure is related to a reference.
+
+    Args:
+        tier: As in ``Verdict``.
+        beyond_substitution: It is neither known nor a substitution of something known.
+        new_prototype: And its prototype is new.
+        new_framework: And its framework is new.
+        row: The known structure that says so; None for the closest of all.
+        distorted: It is not by its label that it belongs to that structure.
+    """
+
+    tier: Tier
+    beyond_substitution: bool
+    new_prototype: bool
+    new_framework: bool
+    row: int | None
+    distorted: bool = False
 
 
-def _percent(share: float) -> str:
-    """A share of the gain; there is no less than nothing of it, and no more than all."""
-    return "none" if share <= 0 else f"{100 * min(share, 1):.0f} %"
+def _matched(subject: Subject, index: ReferenceIndex) -> dict[str, int]:
+    """Tolerances by which a reference is the same structure -> its row; stricter ones are asked last."""
+    found: dict[str, int] = {}
+    for row, _, certain in index.same_formula(subject.prototype, subject.fingerprint):
+        for name, tolerance in TOLERANCES.items():
+            if name in found:
+                continue
+            if not certain and not _match(subject, index, row, tolerance):
+                break
+            found[name] = row
+        if len(found) == len(TOLERANCES):
+            break
+    return found
+
+
+def _match(subject: Subject, index: ReferenceIndex, row: int, tolerance: Tolerance) -> bool:
+    return cells_match(
+        subject.cell,
+        index.matching_cell(row),
+        ltol=tolerance.ltol,
+        stol=tolerance.stol,
+        angle_tol=tolerance.angle_tol,
+    )
+
+
+def _relation(
+    subject: Subject, reference: Reference, index: ReferenceIndex, min_distance: float, same: int | None
+) -> _Relation:
+    """Place a structure, of which row ``same`` is a match by standard tolerances."""
+    if same is not None:
+        return _Relation(Tier.KNOWN, False, False, False, same)
+    prototype = subject.prototype
+    alike = index.rows_of("merged_label", prototype.merged_label)
+    if not len(alike):
+        alike = index.rows_of("label", prototype.merged_label)
+    relation = _by_label(subject, reference, index, alike)
+    if relation is None:
+        relation = _by_distortion(subject, reference, index, min_distance, alike)
+    formula_rows = index.rows_of("formula", prototype.formula)
+    if not len(formula_rows):
+        return relation
+    return _Relation(
+        Tier.NEW_ARRANGEMENT,
+        relation.beyond_substitution,
+        relation.new_prototype,
+        relation.new_framework,
+        reference.nearest_of(formula_rows, subject.amd),
+    )
+
+
+def _by_label(
+    subject: Subject, reference: Reference, index: ReferenceIndex, alike: NDArray[np.int64]
+) -> _Relation | None:
+    """A substitution within one prototype, rare-earth swaps before others; None if it is not one."""
+    prototype = subject.prototype
+    kin = [row for row in alike if index.family_formulas[row] == prototype.family_formula]
+    if not kin:
+        return None
+    swaps = [row for row in kin if _only_rare_earths(prototype.formula, index.formulas[row])]
+    return _Relation(Tier.SUBSTITUTION, False, False, False, reference.nearest_of(swaps or kin, subject.amd))
+
+
+def _by_distortion(
+    subject: Subject,
+    reference: Reference,
+    index: ReferenceIndex,
+    min_distance: float,
+    alike: NDArray[np.int64],
+) -> _Relation:
+    """What is no substitution by its label: one by distortion, of a known prototype or framework, or new."""
+    prototype, fingerprint = subject.prototype, subject.fingerprint
+    relative, row = index.nearest_relative(subject.structure, prototype, fingerprint, min_distance)
+    if relative is Relative.OF_FAMILY:
+        return _Relation(Tier.SUBSTITUTION, False, False, False, row, distorted=True)
+    if len(alike):
+        nearest = reference.nearest_of(alike, subject.amd)
+        return _Relation(Tier.KNOWN_PROTOTYPE, True, False, False, nearest)
+    if relative is Relative.OTHER:
+        return _Relation(Tier.KNOWN_PROTOTYPE, True, False, False, row, distorted=True)
+    sites = index.rows_of("framework_label", prototype.framework_label)
+    if len(sites):
+        return _Relation(Tier.NEW_PROTOTYPE, True, True, False, reference.nearest_of(sites, subject.amd))
+    row = index.framework_relative(subject.structure, fingerprint, min_distance)
+    return _Relation(Tier.NEW_PROTOTYPE, True, True, row is None, row, distorted=row is not None)
+
+
+def _neighbour(subject: Subject, reference: Reference, row: int) -> Neighbour:
+    assert reference.index is not None
+    return Neighbour(
+        row,
+        reference.index.material_ids[row],
+        reference.index.formulas[row],
+        reference.amd_distance(subject.amd, row),
+        pdd_distance(subject.pdd, reference.pdd(row)),
+    )
+
+
+def _only_rare_earths(formula: str, other: str) -> bool:
+    return formula != other and merged_formula(formula) == merged_formula(other)
+
+
+def _why(
+    subject: Subject,
+    reference: Reference,
+    relation: _Relation,
+    neighbour: Neighbour,
+    matched: Mapping[str, int],
+) -> str:
+    """The verdict as a sentence."""
+    formula, title = subject.prototype.formula, reference.title
+    place = f"{neighbour.formula} ({neighbour.material_id})"
+    distance = f"AMD {neighbour.amd:.2f} Å"
+    if relation.tier is Tier.KNOWN:
+        strictly = "" if "strict" in matched else ", though not by strict tolerances"
+        return f"{formula} is in {title} as {neighbour.material_id}: the same structure{strictly}, {distance}"
+    likeness = _likeness(subject, reference, neighbour, relation)
+    if relation.tier is Tier.NEW_ARRANGEMENT:
+        loosely = "; by loose tolerances it matches" if "loose" in matched else ""
+        return (
+            f"{formula} is in {title}, but not in this structure; nearest is {place}, {likeness}, {distance}: "
+            f"a new arrangement{loosely}"
+        )
+    return f"{formula} is not in {title}; nearest is {place}, {likeness}, {distance}: {_claim(subject, relation, neighbour)}"
+
+
+def _claim(subject: Subject, relation: _Relation, neighbour: Neighbour) -> str:
+    match relation.tier:
+        case Tier.SUBSTITUTION:
+            kind = "rare-earth " if _only_rare_earths(subject.prototype.formula, neighbour.formula) else ""
+            swapped = _swaps(subject.prototype.formula, neighbour.formula)
+            return f"a {kind}substitution{f' ({swapped})' if swapped else ''}"
+        case Tier.KNOWN_PROTOTYPE:
+            return "a known prototype with elements of other families"
+        case _ if relation.new_framework:
+            return "a new framework"
+        case _:
+            return "a new order of elements on a known framework"
+
+
+def _likeness(subject: Subject, reference: Reference, neighbour: Neighbour, relation: _Relation) -> str:
+    """What the structure has in common with its neighbour."""
+    assert reference.index is not None
+    if relation.distorted and relation.row == neighbour.row:
+        return f"a distortion of the same {'framework' if relation.new_prototype else 'prototype'}"
+    row, prototype = neighbour.row, subject.prototype
+    for column, label, text in (
+        ("merged_label", prototype.merged_label, "same prototype"),
+        ("framework_label", prototype.framework_label, "same framework"),
+    ):
+        if row in reference.index.rows_of(column, label):  # type: ignore[arg-type]
+            return text
+    return "another framework"
+
+
+def _swaps(formula: str, other: str) -> str:
+    """Which elements stand for which: ``Ca for Sr, Zr for Ti``; empty if it cannot be told one by one."""
+    from materium_rl.evaluation.metrics import elements_of
+
+    new, old = elements_of(formula), elements_of(other)
+    incoming, outgoing = (sorted(some, key=lambda s: (family(s), s)) for some in (new - old, old - new))
+    if [family(s) for s in incoming] != [family(s) for s in outgoing]:
+        return ""
+    return ", ".join(f"{a} for {b}" for a, b in zip(incoming, outgoing, strict=True))
