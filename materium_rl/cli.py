@@ -328,9 +328,9 @@ def evaluate(
         "reward.cache": cache,
     }
     settings = load_config(EvaluateConfig, config or [], overrides, sets or [])
-    check_output_folder(settings.out, overwrite=overwrite)
     if Path(source).expanduser().resolve().is_relative_to(settings.out.resolve()):
         raise ConfigError(f"--out {settings.out} is the folder that is read, or holds it; choose another")
+    check_output_folder(settings.out, overwrite=overwrite)
 
     from materium_rl.evaluation.inputs import check_options
 

@@ -55,6 +55,8 @@ ENTRIES = frozenset(
 CONFIG = "config.yaml"
 COMPARISON = "comparison.json"
 EVALUATION = "evaluation.json"
+EVALUATED = "structures.parquet"
+"""The table of structures beside it."""
 PROVENANCE = "provenance.json"
 RESULTS = frozenset({"generated.parquet", COMPARISON, EVALUATION, PROVENANCE})
 """A folder with one of these was written by ``generate``, ``compare``, ``evaluate``, ``discoveries`` or

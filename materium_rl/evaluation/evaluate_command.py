@@ -26,13 +26,12 @@ from materium_rl.evaluation.summary import Judged, record_of
 from materium_rl.evaluation.table import make_console
 from materium_rl.files import atomic_path
 from materium_rl.rewards.execution.progress import scoring_bar
-from materium_rl.runs import EVALUATION
+from materium_rl.runs import EVALUATED, EVALUATION
 
 if TYPE_CHECKING:
     import pandas as pd
     from pymatgen.core import Structure
 
-TABLE = "structures.parquet"
 REPORT = "report.md"
 
 
@@ -55,7 +54,7 @@ def evaluate(config: EvaluateConfig) -> Path:
     _write(config.out, record, judged.frame)
     print_summary(record, console)
     console.print()
-    for file in (REPORT, EVALUATION, TABLE):
+    for file in (REPORT, EVALUATION, EVALUATED):
         console.print(str(config.out / file), soft_wrap=True, markup=False)
     return config.out
 
@@ -85,7 +84,7 @@ def judge(config: EvaluateConfig, console: Console) -> Judged:
         relaxed = [parse_cif(text)[0] if isinstance(text, str) else None for text in frame["relaxed.cif"]]
     valid = [s if ok else None for s, ok in zip(structures, frame["valid"], strict=True)]
     with _timed(seconds, "novelty"):
-        frame, shares = add_novelty(frame, valid, relaxed, references)
+        frame, ladder = add_novelty(frame, valid, relaxed, references)
     targets = [Target("band_gap", gap.target - gap.width, gap.target + gap.width), *wanted]
     frame = _with_targets(frame, targets)
     return Judged(
@@ -96,7 +95,8 @@ def judge(config: EvaluateConfig, console: Console) -> Judged:
         gap=gap,
         targets=targets,
         reference=population_reference(references),
-        novelty=shares,
+        novelty=ladder.summary(),
+        tiers=ladder.tiers(),
         seconds=seconds,
     )
 
@@ -127,8 +127,8 @@ def _write(out: Path, record: EvaluationRecord, frame: pd.DataFrame) -> None:
         folder.mkdir()
         text = json.dumps(record.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False)
         (folder / EVALUATION).write_text(text + "\n", encoding="utf-8")
-        (folder / REPORT).write_text(report(record, (REPORT, EVALUATION, TABLE)), encoding="utf-8")
-        frame.to_parquet(folder / TABLE, index=False)
+        (folder / REPORT).write_text(report(record, (REPORT, EVALUATION, EVALUATED)), encoding="utf-8")
+        frame.to_parquet(folder / EVALUATED, index=False)
 
 
 @contextmanager

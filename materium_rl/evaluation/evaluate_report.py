@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 
 from materium_rl.evaluation.judgements import ON_HULL
+from materium_rl.evaluation.ladder import LEVELS
 from materium_rl.evaluation.metrics import (
     DEFINITIONS,
     FUNNEL,
@@ -17,7 +18,13 @@ from materium_rl.evaluation.metrics import (
     Definition,
     Figure,
 )
-from materium_rl.evaluation.record import AgreementRecord, Estimate, EvaluationRecord, JudgeRecord
+from materium_rl.evaluation.record import (
+    AgreementRecord,
+    Estimate,
+    EvaluationRecord,
+    JudgeRecord,
+    NoveltyRecord,
+)
 from materium_rl.evaluation.table import format_figure
 
 OTHERS = (
@@ -79,8 +86,8 @@ def caveat(record: EvaluationRecord) -> str:
     gap = f"Band gaps: {panel.band_gap}."
     if panel.label == "independent":
         return (
-            f"Stability is judged by {panel.evaluator}, which the reward ({own}) did not use; what {own} says "
-            f"is an optimised proxy. {gap}"
+            f"Stability is judged by {panel.evaluator}, which the reward ({own}) did not use; what {own} "
+            f"says is an optimised proxy. {gap}"
         )
     return (
         f"Every figure here is an optimised proxy: {panel.reason}. If the structures were optimised against "
@@ -172,23 +179,40 @@ def _relaxation(record: EvaluationRecord) -> list[str]:
 
 
 def _novelty(record: EvaluationRecord) -> list[str]:
-    if not record.novelty:
-        return []
-    stages = list(dict.fromkeys(n.stage for n in record.novelty))
-    references = list(dict.fromkeys(n.reference for n in record.novelty))
-    columns = [(r, s) for r in references for s in stages]
-    found = {(n.reference, n.stage, n.level): n for n in record.novelty}
-    names = " | ".join(f"{r}, {s.replace('_', ' ')}" for r, s in columns)
-    lines = ["## Novelty ladder", "", f"| new, % of requested | {names} |", f"|---|{'--:|' * len(columns)}"]
-    for level in dict.fromkeys(n.level for n in record.novelty):
-        cells = [found.get((r, s, level)) for r, s in columns]
-        shown = ["-" if n is None or not n.told else f"{100 * n.new / n.requested:.1f}" for n in cells]
-        lines.append(f"| {level.replace('_', ' ')} | {' | '.join(shown)} |")
-    return [*lines, ""]
+    lines = ["## Novelty ladder", ""]
+    titles = {level.key: f"new by {level.title}" for level in LEVELS}
+    titles |= {"not_substitution": "no substitution", "far": "far from all known"}
+    lines += _shares(record.novelty, "new, % of requested", titles)
+    lines += ["", "Each structure on one tier, counted by the nearest relative:", ""]
+    return [*lines, *_shares(record.tiers, "% of requested", {}), ""]
+
+
+def _shares(shares: Sequence[NoveltyRecord], corner: str, titles: Mapping[str, str]) -> list[str]:
+    """A table with a row for each level and a column for each reference and stage."""
+    columns = list(dict.fromkeys((s.reference, s.stage) for s in shares))
+    found = {(s.reference, s.stage, s.level): s for s in shares}
+    names = " | ".join(f"{text(reference)}, {text(stage)}" for reference, stage in columns)
+    lines = [f"| {corner} | {names} |", f"|---|{'--:|' * len(columns)}"]
+    for level in dict.fromkeys(s.level for s in shares):
+        cells = [found.get((*column, level)) for column in columns]
+        shown = ["-" if s is None else f"{100 * s.count / s.requested:.1f}" for s in cells]
+        lines.append(f"| {titles.get(level, text(level))} | {' | '.join(shown)} |")
+    return lines
+
+
+def text(name: str) -> str:
+    """A name of a column in words."""
+    return name.replace("_", " ")
 
 
 def _describing(record: EvaluationRecord) -> list[str]:
-    lines = ["## What they are made of", "", "| | |", "|---|--:|"]
+    lines = ["## What they are made of", ""]
+    lines += [
+        f"S.U.N. in this table: below {STABLE_BELOW} eV/atom by {record.judges['reward'].title}.",
+        "",
+        "| | |",
+        "|---|--:|",
+    ]
     for d in DESCRIBING:
         unit = f", {d.unit}" if d.unit in ("%", "bits") else ""
         lines.append(f"| {d.title}{unit} | {cell(d, record.figures[d.key])} |")

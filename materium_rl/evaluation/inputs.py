@@ -19,7 +19,7 @@ from materium_rl.hub import is_hub_id
 from materium_rl.policies.loading import load_policy
 from materium_rl.resources import POLICY_FILES, bundled_policies, file_sha256, is_policy, policy_path
 from materium_rl.rewards.base import Invalid
-from materium_rl.runs import COMPARISON
+from materium_rl.runs import COMPARISON, EVALUATED, EVALUATION
 from materium_rl.structure_files import read_structures
 from materium_rl.structure_parsers import parser_of
 
@@ -177,6 +177,8 @@ def _sampled(config: EvaluateConfig, start: float) -> Source:
 
 def _read(config: EvaluateConfig, start: float) -> Source:
     path = Path(config.source).expanduser()
+    if (path / EVALUATION).is_file():
+        path /= EVALUATED
     read = read_structures(path, limit=config.n).require_any(path)
     available = len(read.rows) + len(read.dropped)
     if config.n is not None and available < config.n:

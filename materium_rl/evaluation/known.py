@@ -68,6 +68,10 @@ class Reference:
         """Number of structures R; 0 for formulas alone."""
         return 0 if self.index is None or self.formulas_only else len(self.index)
 
+    def __bool__(self) -> bool:
+        """An empty reference is one, too."""
+        return True
+
     @classmethod
     def training(cls, policy: str | None = None) -> Reference:
         """``training``: the training structures of a policy, those of the bundled policy if None.

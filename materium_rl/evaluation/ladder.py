@@ -8,7 +8,7 @@ above, whatever its label.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +16,14 @@ import numpy as np
 
 from materium_rl.errors import ConfigError
 from materium_rl.evaluation.known import Reference
-from materium_rl.evaluation.verdict import LEVELS, Level, Neighbour, Subject, Verdict, judge
+from materium_rl.evaluation.levels import LEVELS, Level
+from materium_rl.evaluation.verdict import Neighbour, Subject, Verdict, judge
 from materium_rl.rewards.base import Invalid, Outcome
 from materium_rl.rewards.catalogue.novelty import OVERLAP, Tier
 from materium_rl.rewards.fingerprint import Fingerprint, fingerprints, shortest_distance
 from materium_rl.rewards.prototypes import Prototype, prototypes
 from materium_rl.rewards.references import SAME_FINGERPRINT
-from materium_rl.structures import cells_match
+from materium_rl.structures import cells_match, structure_matcher
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,35 +113,35 @@ class LadderTable:
         columns: dict[str, Any] = {}
         for stage, rungs in self.stages():
             prefix = "" if stage == AS_WRITTEN else f"{stage}."
-            for name, (values, kind) in _columns(rungs, self.references).items():
-                columns[prefix + name] = pd.array(values, dtype=kind)
+            columns |= _columns(prefix, _OWN_TYPES, [_own(rung) for rung in rungs])
+            for reference in self.references:
+                types = _FORMULA_TYPES if reference.formulas_only else _VERDICT_TYPES
+                verdicts = (rung.verdicts.get(reference.name) for rung in rungs)
+                records = [{} if verdict is None else _record(verdict) for verdict in verdicts]
+                columns |= _columns(f"{prefix}{reference.name}.", types, records)
         return pd.DataFrame(columns)
 
     def summary(self) -> list[Share]:
         """Every level that each reference can tell, for each stage, in the order of the ladder."""
         return [
-            _share(reference, stage, level.key, rungs, lambda verdict, key=level.key: verdict.new.get(key))
-            for stage, rungs in self.stages()
-            for reference in self.references
-            for level in LEVELS
-            if not reference.formulas_only or level.key == "new_formula"
+            share
+            for stage, reference, verdicts in self._verdicts()
+            for share in _shares(reference, stage, verdicts, _levels(reference), _new_at)
         ]
 
     def tiers(self) -> list[Share]:
         """How many stand on each tier, and how many of the substitutions swap rare earths alone."""
-        shares = []
+        return [
+            share
+            for stage, reference, verdicts in self._verdicts()
+            if not reference.formulas_only
+            for share in _shares(reference, stage, verdicts, (*Tier, RARE_EARTH_SWAP), _is_on)
+        ]
+
+    def _verdicts(self) -> Iterator[tuple[str, Reference, list[Verdict | None]]]:
         for stage, rungs in self.stages():
             for reference in self.references:
-                if reference.formulas_only:
-                    continue
-                for tier in Tier:
-                    shares.append(
-                        _share(reference, stage, tier, rungs, lambda verdict, tier=tier: verdict.tier is tier)
-                    )
-                shares.append(
-                    _share(reference, stage, RARE_EARTH_SWAP, rungs, lambda verdict: verdict.rare_earth_swap)
-                )
-        return shares
+                yield stage, reference, [rung.verdicts.get(reference.name) for rung in rungs]
 
 
 class Ladder:
@@ -236,80 +237,79 @@ def _duplicate_of(row: int, subject: Subject, firsts: dict[str, list[tuple[int, 
         same_label = first.prototype.label == subject.prototype.label
         if same_label and np.abs(first.fingerprint - subject.fingerprint).max() < SAME_FINGERPRINT:
             return other
-        if cells_match(first.cell, subject.cell):
+        if cells_match(first.cell, subject.cell, structure_matcher()):
             return other
     known.append((row, subject))
     return None
 
 
-def _share(
+def _levels(reference: Reference) -> tuple[str, ...]:
+    return ("new_formula",) if reference.formulas_only else tuple(level.key for level in LEVELS)
+
+
+def _new_at(verdict: Verdict, level: str) -> bool:
+    return verdict.new[level]
+
+
+def _is_on(verdict: Verdict, tier: str) -> bool:
+    return verdict.rare_earth_swap if tier == RARE_EARTH_SWAP else verdict.tier == tier
+
+
+def _shares(
     reference: Reference,
     stage: str,
-    level: str,
-    rungs: Sequence[Rung],
-    holds: Callable[[Verdict], bool | None],
-) -> Share:
-    verdicts = [rung.verdicts[reference.name] for rung in rungs if reference.name in rung.verdicts]
-    count = sum(holds(verdict) is True for verdict in verdicts)
-    return Share(reference.name, stage, level, count, len(verdicts), len(rungs))
+    verdicts: Sequence[Verdict | None],
+    keys: Iterable[str],
+    holds: Callable[[Verdict, str], bool],
+) -> Iterator[Share]:
+    told = [verdict for verdict in verdicts if verdict is not None]
+    for key in keys:
+        count = sum(holds(verdict, key) for verdict in told)
+        yield Share(reference.name, stage, str(key), count, len(told), len(verdicts))
 
 
-def _columns(rungs: Sequence[Rung], references: Sequence[Reference]) -> dict[str, tuple[list[Any], str]]:
-    """Name of a column -> its values and pandas type."""
-    told = [rung.outcome is Outcome.OK for rung in rungs]
-    columns: dict[str, tuple[list[Any], str]] = {
-        "outcome": ([rung.outcome.value for rung in rungs], "str"),
-        **{name: ([getattr(rung, name) for rung in rungs], "str") for name in ("reason", "formula")},
-        **{name: ([getattr(rung, name) for rung in rungs], "str") for name in ("prototype", "framework")},
-        "unique": (
-            [rung.duplicate_of is None if ok else None for rung, ok in zip(rungs, told, strict=True)],
-            "boolean",
-        ),
-        "duplicate_of": ([rung.duplicate_of for rung in rungs], "Int64"),
+def _own(rung: Rung) -> dict[str, Any]:
+    """What does not depend on a reference."""
+    unique = rung.duplicate_of is None if rung.outcome is Outcome.OK else None
+    record = {name: getattr(rung, name) for name in _OWN_TYPES if name != "unique"}
+    return record | {"outcome": rung.outcome.value, "unique": unique}
+
+
+def _record(verdict: Verdict) -> dict[str, Any]:
+    """One verdict as a row; an absent neighbour leaves its columns out."""
+    record: dict[str, Any] = {**verdict.new, RARE_EARTH_SWAP: verdict.rare_earth_swap, "why": verdict.why}
+    record["tier"] = None if verdict.tier is None else verdict.tier.value
+    for neighbour, names in ((verdict.neighbour, _NEAREST), (verdict.closest, _CLOSEST)):
+        if neighbour is not None:
+            found = neighbour.material_id, neighbour.formula, neighbour.amd, neighbour.pdd
+            record |= dict(zip(names, found, strict=True))
+    return record
+
+
+def _columns(prefix: str, types: Mapping[str, str], records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Name of a column -> array; missing values are <NA>."""
+    import pandas as pd
+
+    return {
+        prefix + name: pd.array([record.get(name) for record in records], dtype=kind)
+        for name, kind in types.items()
     }
-    for reference in references:
-        verdicts = [rung.verdicts.get(reference.name) for rung in rungs]
-        found = _verdict_columns(verdicts, reference.formulas_only)
-        columns |= {f"{reference.name}.{name}": column for name, column in found.items()}
-    return columns
 
 
-def _verdict_columns(
-    verdicts: Sequence[Verdict | None], formulas_only: bool
-) -> dict[str, tuple[list[Any], str]]:
-    def each(value: Callable[[Verdict], Any]) -> list[Any]:
-        return [None if verdict is None else value(verdict) for verdict in verdicts]
-
-    columns: dict[str, tuple[list[Any], str]] = {}
-    if formulas_only:
-        columns["new_formula"] = each(lambda v: v.new["new_formula"]), "boolean"
-    else:
-        for level in LEVELS:
-            columns[level.key] = each(lambda v, key=level.key: v.new[key]), "boolean"
-        columns["tier"] = each(lambda v: v.tier.value), "str"
-        columns[RARE_EARTH_SWAP] = each(lambda v: v.rare_earth_swap), "boolean"
-        for which, names in _NEIGHBOURS.items():
-            for attribute, (name, kind) in names.items():
-                columns[name] = (
-                    each(lambda v, w=which, a=attribute: getattr(getattr(v, w), a, None)),
-                    kind,
-                )
-    columns["why"] = each(lambda v: v.why), "str"
-    return columns
-
-
-_NEIGHBOURS = {
-    "neighbour": {
-        "material_id": ("nearest_id", "str"),
-        "formula": ("nearest_formula", "str"),
-        "amd": ("amd", "Float64"),
-        "pdd": ("pdd", "Float64"),
-    },
-    "closest": {
-        "material_id": ("closest_id", "str"),
-        "formula": ("closest_formula", "str"),
-        "amd": ("closest_amd", "Float64"),
-        "pdd": ("closest_pdd", "Float64"),
-    },
+_OWN_TYPES = {
+    **dict.fromkeys(("outcome", "reason", "formula", "prototype", "framework"), "str"),
+    "unique": "boolean",
+    "duplicate_of": "Int64",
 }
-"""Field of a verdict -> field of the neighbour -> column and its type."""
+_NEAREST = {"nearest_id": "str", "nearest_formula": "str", "amd": "Float64", "pdd": "Float64"}
+_CLOSEST = {"closest_id": "str", "closest_formula": "str", "closest_amd": "Float64", "closest_pdd": "Float64"}
+_FORMULA_TYPES = {"new_formula": "boolean", "why": "str"}
+_VERDICT_TYPES = {
+    **{level.key: "boolean" for level in LEVELS},
+    "tier": "str",
+    RARE_EARTH_SWAP: "boolean",
+    **_NEAREST,
+    **_CLOSEST,
+    "why": "str",
+}
+"""Column -> pandas type, as in ``LadderTable.to_frame``."""

@@ -11,7 +11,7 @@ import numpy as np
 from materium_rl.evaluation.inputs import kind_of
 from materium_rl.evaluation.judgements import WHY, add_judgements, narrow
 from materium_rl.evaluation.known import Reference
-from materium_rl.evaluation.ladder import Ladder, Share
+from materium_rl.evaluation.ladder import Ladder, LadderTable
 from materium_rl.evaluation.metrics import Flags
 from materium_rl.resources import TRAINING_INDEX, policy_path
 from materium_rl.rewards.base import Outcome
@@ -62,7 +62,7 @@ def add_novelty(
     relaxed: Structures | None,
     references: Sequence[Reference],
     tick: Callable[[], object] | None = None,
-) -> tuple[pd.DataFrame, list[Share]]:
+) -> tuple[pd.DataFrame, LadderTable]:
     """Judge N valid structures, as written and relaxed, and with that what is stable, unique and novel.
 
     Novel is what every reference calls so that can tell.
@@ -75,7 +75,7 @@ def add_novelty(
         tick: Called once for each structure and stage.
 
     Returns:
-        The frame with the columns of the ladder, of the judges and ``why.novel``; the shares by level.
+        The frame with the columns of the ladder, of the judges and ``why.novel``; the ladder itself.
     """
     import pandas as pd
 
@@ -97,7 +97,7 @@ def add_novelty(
         frame = add_judgements(frame, _groups(after), novel)
         frame = frame.assign(**{f"{WHY}novel_relaxed": _why(after, names)})
     told.index = frame.index
-    return pd.concat([frame, told.add_prefix(LADDER)], axis=1), table.summary()
+    return pd.concat([frame, told.add_prefix(LADDER)], axis=1), table
 
 
 def _open(given: str) -> Reference:
@@ -116,7 +116,7 @@ def _new(told: pd.DataFrame, names: Sequence[str], level: str) -> Flags:
     for name in names:
         column = told.get(f"{name}.{level}")
         if column is not None and column.notna().any():
-            new &= column.fillna(value=False).to_numpy(dtype=bool)
+            new = new & column.fillna(value=False).to_numpy(dtype=bool)
     return new
 
 

@@ -117,12 +117,12 @@ class CoverageRecord(Part):
 
 
 class NoveltyRecord(Part):
-    """Structures that are new in one sense, against one reference."""
+    """Structures that are new at one level, or stand on one tier, against one reference."""
 
     reference: str
     stage: Literal["as_written", "relaxed"]
-    level: str
-    new: int
+    level: str = Field(description="of the ladder, or tier of the novelty reward, or rare_earth_swap")
+    count: int
     told: int = Field(description="structures with a verdict")
     requested: int
 
@@ -169,7 +169,8 @@ class EvaluationRecord(Part):
     judges: dict[str, JudgeRecord] = Field(description="reward, evaluator, relaxed; the last one counts")
     agreement: dict[str, AgreementRecord] = Field(description="potentials, band_gap")
     relaxation: RelaxationRecord | None
-    novelty: list[NoveltyRecord]
+    novelty: list[NoveltyRecord] = Field(description="levels of the novelty ladder")
+    tiers: list[NoveltyRecord]
     reference: ReferenceRecord
     distances: dict[str, DistanceRecord]
     coverage: dict[str, CoverageRecord]

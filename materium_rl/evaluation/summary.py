@@ -50,7 +50,8 @@ class Judged:
         gap: Who judged band gaps, and the target.
         targets: What was wanted.
         reference: What distances and coverage are measured against.
-        novelty: Shares of the novelty ladder.
+        novelty: Shares of the levels of the novelty ladder.
+        tiers: Shares of its tiers.
         seconds: Of each part of the work.
     """
 
@@ -62,6 +63,7 @@ class Judged:
     targets: Sequence[Target]
     reference: Reference
     novelty: Sequence[Share]
+    tiers: Sequence[Share]
     seconds: dict[str, float]
 
 
@@ -97,6 +99,7 @@ def record_of(judged: Judged, config: EvaluateConfig) -> EvaluationRecord:
         "agreement": _agreements(judged, config.seed),
         "relaxation": _relaxation(judged) if panel.config.relax else None,
         "novelty": [asdict(share) for share in judged.novelty],
+        "tiers": [asdict(share) for share in judged.tiers],
         "reference": {
             "title": judged.reference.title,
             "structures": len(judged.reference),

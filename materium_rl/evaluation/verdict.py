@@ -2,116 +2,29 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from math import gcd
 from typing import TYPE_CHECKING
 
+import numpy as np
 from numpy.typing import NDArray
 
 from materium_rl.evaluation.distances import Floats, pdd, pdd_distance
 from materium_rl.evaluation.known import Reference
+from materium_rl.evaluation.levels import FAR, LEVELS, TOLERANCES
+from materium_rl.evaluation.metrics import elements_of
 from materium_rl.rewards.catalogue.novelty import Tier
-from materium_rl.rewards.catalogue.uniqueness import merged_formula
+from materium_rl.rewards.elements import RARE_EARTHS
 from materium_rl.rewards.fingerprint import Fingerprint
-from materium_rl.rewards.prototypes import Prototype, family
+from materium_rl.rewards.prototypes import RARE_EARTH, Prototype, family
 from materium_rl.rewards.references import ReferenceIndex, Relative
-from materium_rl.structures import cells_match, matching_cell
+from materium_rl.structures import matching_cell
 
 if TYPE_CHECKING:
-    import numpy as np
     from pymatgen.core import Structure
-
-
-@dataclass(frozen=True, slots=True)
-class Tolerance:
-    """Tolerances of StructureMatcher, see ``structures.structures_match``."""
-
-    ltol: float
-    stol: float
-    angle_tol: float
-
-    def __str__(self) -> str:
-        return f"ltol {self.ltol:g}, stol {self.stol:g}, angle {self.angle_tol:g}°"
-
-
-TOLERANCES = {
-    "loose": Tolerance(0.3, 0.5, 10.0),
-    "standard": Tolerance(0.2, 0.3, 5.0),
-    "strict": Tolerance(0.1, 0.1, 2.0),
-}
-"""Standard is that of the whole package; loose is what counts as a hit in structure prediction."""
-
-FAR = 0.1
-"""Å. Earth mover's distance to the closest known structure beyond which one counts as far."""
-
-
-@dataclass(frozen=True, slots=True)
-class Level:
-    """One rung.
-
-    Args:
-        key: Its name in files: the column holds whether a structure is new at it.
-        title: Its name in tables.
-        text: When a structure is new at it.
-        ignores: What the verdict does not depend on.
-    """
-
-    key: str
-    title: str
-    text: str
-    ignores: tuple[str, ...]
-
-
-WRITING = ("cell", "origin", "orientation", "site order", "oxidation states")
-"""What no level depends on: how a crystal is written down."""
-LEVELS = (
-    Level(
-        "new_formula",
-        "formula",
-        "its reduced formula is not there",
-        (*WRITING, "volume", "positions"),
-    ),
-    *(
-        Level(
-            key,
-            f"structure, {name}",
-            f"matches none by StructureMatcher ({TOLERANCES[name]})",
-            (*WRITING, "volume"),
-        )
-        for key, name in (
-            ("new_structure_strict", "strict"),
-            ("new_structure", "standard"),
-            ("new_structure_loose", "loose"),
-        )
-    ),
-    Level(
-        "not_substitution",
-        "not a substitution",
-        "matches none by standard tolerances, and none of its prototype has an element of the same chemical "
-        "family on every place",
-        (*WRITING, "volume", "elements of one family"),
-    ),
-    Level(
-        "new_prototype",
-        "prototype",
-        "not a substitution, and none has its prototype, distortions and the choice of rare earths aside",
-        (*WRITING, "volume", "elements"),
-    ),
-    Level(
-        "new_framework",
-        "framework",
-        "a new prototype, and none has its arrangement of sites, all elements being one, distortions aside",
-        (*WRITING, "volume", "elements"),
-    ),
-    Level(
-        "far",
-        "far",
-        f"PDD distance to the closest one above {FAR} Å, elements ignored",
-        (*WRITING, "elements"),
-    ),
-)
-"""From the weakest claim to the strongest; the last stands by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +84,7 @@ class Subject:
 
     @cached_property
     def cell(self) -> Structure:
-        """The cell in which StructureMatcher compares it."""
+        """The cell in which StructureMatcher compares it with others of its list."""
         return matching_cell(self.structure)
 
     @classmethod
@@ -254,22 +167,12 @@ def _matched(subject: Subject, index: ReferenceIndex) -> dict[str, int]:
         for name, tolerance in TOLERANCES.items():
             if name in found:
                 continue
-            if not certain and not _match(subject, index, row, tolerance):
+            if not certain and not index.cells_match(subject.structure, row, tolerance.matcher()):
                 break
             found[name] = row
         if len(found) == len(TOLERANCES):
             break
     return found
-
-
-def _match(subject: Subject, index: ReferenceIndex, row: int, tolerance: Tolerance) -> bool:
-    return cells_match(
-        subject.cell,
-        index.matching_cell(row),
-        ltol=tolerance.ltol,
-        stol=tolerance.stol,
-        angle_tol=tolerance.angle_tol,
-    )
 
 
 def _relation(
@@ -302,11 +205,14 @@ def _by_label(
 ) -> _Relation | None:
     """A substitution within one prototype, rare-earth swaps before others; None if it is not one."""
     prototype = subject.prototype
-    kin = [row for row in alike if index.family_formulas[row] == prototype.family_formula]
-    if not kin:
+    kin = np.array(
+        [row for row in alike if index.family_formulas[row] == prototype.family_formula], dtype=np.int64
+    )
+    if not len(kin):
         return None
-    swaps = [row for row in kin if _only_rare_earths(prototype.formula, index.formulas[row])]
-    return _Relation(Tier.SUBSTITUTION, False, False, False, reference.nearest_of(swaps or kin, subject.amd))
+    swaps = kin[[_only_rare_earths(prototype.formula, index.formulas[row]) for row in kin]]
+    rows = swaps if len(swaps) else kin
+    return _Relation(Tier.SUBSTITUTION, False, False, False, reference.nearest_of(rows, subject.amd))
 
 
 def _by_distortion(
@@ -345,7 +251,19 @@ def _neighbour(subject: Subject, reference: Reference, row: int) -> Neighbour:
 
 
 def _only_rare_earths(formula: str, other: str) -> bool:
-    return formula != other and merged_formula(formula) == merged_formula(other)
+    return formula != other and _with_one_rare_earth(formula) == _with_one_rare_earth(other)
+
+
+@lru_cache(maxsize=100_000)
+def _with_one_rare_earth(formula: str) -> dict[str, int]:
+    """Reduced amounts of the elements, all rare earths added up: DyHoZn2 -> rare_earth 1, Zn 1."""
+    from pymatgen.core import Composition
+
+    amounts: Counter[str] = Counter()
+    for symbol, amount in Composition(formula).get_el_amt_dict().items():
+        amounts[RARE_EARTH if symbol in RARE_EARTHS else symbol] += round(amount)
+    divisor = gcd(*amounts.values())
+    return {symbol: amount // divisor for symbol, amount in amounts.items()}
 
 
 def _why(
@@ -362,14 +280,11 @@ def _why(
     if relation.tier is Tier.KNOWN:
         strictly = "" if "strict" in matched else ", though not by strict tolerances"
         return f"{formula} is in {title} as {neighbour.material_id}: the same structure{strictly}, {distance}"
-    likeness = _likeness(subject, reference, neighbour, relation)
+    nearest = f"nearest is {place}, {_likeness(subject, reference, neighbour, relation)}, {distance}"
     if relation.tier is Tier.NEW_ARRANGEMENT:
         loosely = "; by loose tolerances it matches" if "loose" in matched else ""
-        return (
-            f"{formula} is in {title}, but not in this structure; nearest is {place}, {likeness}, {distance}: "
-            f"a new arrangement{loosely}"
-        )
-    return f"{formula} is not in {title}; nearest is {place}, {likeness}, {distance}: {_claim(subject, relation, neighbour)}"
+        return f"{formula} is in {title}, but not in this structure; {nearest}: a new arrangement{loosely}"
+    return f"{formula} is not in {title}; {nearest}: {_claim(subject, relation, neighbour)}"
 
 
 def _claim(subject: Subject, relation: _Relation, neighbour: Neighbour) -> str:
@@ -403,8 +318,6 @@ def _likeness(subject: Subject, reference: Reference, neighbour: Neighbour, rela
 
 def _swaps(formula: str, other: str) -> str:
     """Which elements stand for which: ``Ca for Sr, Zr for Ti``; empty if it cannot be told one by one."""
-    from materium_rl.evaluation.metrics import elements_of
-
     new, old = elements_of(formula), elements_of(other)
     incoming, outgoing = (sorted(some, key=lambda s: (family(s), s)) for some in (new - old, old - new))
     if [family(s) for s in incoming] != [family(s) for s in outgoing]:

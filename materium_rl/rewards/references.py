@@ -25,7 +25,7 @@ from materium_rl.rewards.base import Invalid
 from materium_rl.rewards.fingerprint import N_ALL, SIZE, Fingerprint, fingerprints
 from materium_rl.rewards.nearest import NearestRows
 from materium_rl.rewards.prototypes import Prototype, prototypes
-from materium_rl.structures import cells_match, matching_cell
+from materium_rl.structures import cells_match, matching_cell, structure_matcher
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -39,11 +39,10 @@ _GRID = 65536
 _TEXTS = ("material_id", "formula", "family_formula")
 _CODED = ("label", "merged_label", "framework_label", "merged_anonymous_formula")
 
-_MOST_CELLS = 4096  # kept at once; about 20 kB each
 _NO_ROWS: NDArray[np.int64] = np.empty(0, dtype=np.int64)
 
 Arrays = dict[str, NDArray[Any]]
-Column = Literal["formula", "family_formula", "label", "merged_label", "framework_label"]
+Column = Literal["formula", "label", "merged_label", "framework_label"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,19 +84,22 @@ class ReferenceIndex:
         self._per_prototype = Counter(self._merged_labels)
         self._per_framework = Counter(self._framework_labels)
         self._framework_codes = arrays["framework_label_code"]
-        self._rows_of_anonymous = _rows(columns["merged_anonymous_formula"])
+        self._columns = columns | {"formula": self.formulas}
+        self._rows_of: dict[str, dict[str, NDArray[np.int64]]] = {}
+        of_anonymous = _rows(columns["merged_anonymous_formula"])
         self._family_codes = {text: code for code, text in enumerate(dict.fromkeys(self.family_formulas))}
         self._family_of_row = np.array([self._family_codes[text] for text in self.family_formulas])
-        self._columns = columns | {"formula": self.formulas, "family_formula": self.family_formulas}
-        self._rows_of: dict[str, dict[str, NDArray[np.int64]]] = {}
         self._fingerprints = arrays["fingerprints"].astype(np.float32)
         self._all = NearestRows(self._fingerprints, size=N_ALL)
-        self._nearest_of_anonymous: dict[str, NearestRows] = {}
+        self._nearest_of_anonymous = {
+            formula: NearestRows(self._fingerprints, rows) for formula, rows in of_anonymous.items()
+        }
         self._lattices, self._coords, self._numbers = arrays["lattices"], arrays["coords"], arrays["numbers"]
         self._n_sites = arrays["n_sites"]
         self._first_site = np.concatenate([[0], np.cumsum(arrays["n_sites"], dtype=np.int64)])
         self._structures: dict[int, Structure] = {}
         self._cells: dict[tuple[int, bool], Structure] = {}
+        self._asked: tuple[Structure, dict[bool, Structure]] | None = None
 
     def __len__(self) -> int:
         return len(self.material_ids)
@@ -141,12 +143,12 @@ class ReferenceIndex:
     @property
     def n_sites(self) -> NDArray[np.int64]:
         """Sites of each of the R references."""
-        return np.diff(self._first_site)
+        return self._n_sites.astype(np.int64)
 
     @property
     def volumes(self) -> NDArray[np.float64]:
         """Volume of each of the R cells in Å³."""
-        return np.abs(np.linalg.det(self._lattices.astype(np.float64)))
+        return np.asarray(np.abs(np.linalg.det(self._lattices.astype(np.float64))))
 
     @property
     def masses(self) -> NDArray[np.float64]:
@@ -190,11 +192,8 @@ class ReferenceIndex:
         Same means what ``structures.structures_match`` says by its default tolerances. Only the
         references of the same formula are asked, the nearest first.
         """
-        cell: Structure | None = None
         for row, distance, certain in self.same_formula(prototype, fingerprint):
-            if not certain:
-                cell = matching_cell(structure) if cell is None else cell
-            if certain or (cell is not None and cells_match(cell, self.matching_cell(row))):
+            if certain or self.cells_match(structure, row, structure_matcher()):
                 return Nearest(row, self.material_ids[row], self.formulas[row], distance)
         return None
 
@@ -219,6 +218,10 @@ class ReferenceIndex:
             if (gaps >= SAME_FINGERPRINT).all():
                 passed.append(row)
                 yield row, distance, False
+
+    def cells_match(self, structure: Structure, row: int, matcher: StructureMatcher) -> bool:
+        """What ``matcher.fit`` says of a structure and one row."""
+        return cells_match(self._asked_cell(structure), self._cell(row), matcher)
 
     def nearest(self, fingerprint: Fingerprint, prototype: Prototype | None = None) -> Nearest:
         """Nearest reference by fingerprint (largest difference of any entry).
@@ -256,30 +259,19 @@ class ReferenceIndex:
         if group is None:
             return Relative.NONE, None
         family = self._family_codes.get(prototype.family_formula, -1)
-        rows = self._rows_of_anonymous[prototype.merged_anonymous_formula]
-        kin = rows[self._family_of_row[rows] == family]
-        if len(kin):
-            ((row, distance),) = NearestRows(self._fingerprints, kin).nearest(fingerprint)
-            if distance < radius:
-                return Relative.OF_FAMILY, row
-        near = group.nearest(fingerprint, 3)
-        if near[0][1] < radius:
-            return Relative.OTHER, near[0][0]
-        three = [row for row, distance in near if distance < 2 * radius]
+        if within := [row for row, _ in group.within(fingerprint, radius)]:
+            kin = next((row for row in within if self._family_of_row[row] == family), None)
+            return (Relative.OTHER, within[0]) if kin is None else (Relative.OF_FAMILY, kin)
+        three = [row for row, distance in group.nearest(fingerprint, 3) if distance < 2 * radius]
         three.sort(key=lambda row: self._family_of_row[row] != family)  # kin first: one match is enough
-        for row in self._on_same_sites(structure, three):
-            return Relative.OF_FAMILY if self._family_of_row[row] == family else Relative.OTHER, row
+        for row in three:
+            if self._same_sites(structure, row):
+                return Relative.OF_FAMILY if self._family_of_row[row] == family else Relative.OTHER, row
         return Relative.NONE, None
 
     def _anonymous(self, prototype: Prototype) -> NearestRows | None:
         """The references of the same anonymous formula, None if there is none."""
-        key = prototype.merged_anonymous_formula
-        if key not in self._nearest_of_anonymous:
-            rows = self._rows_of_anonymous.get(key)
-            if rows is None:
-                return None
-            self._nearest_of_anonymous[key] = NearestRows(self._fingerprints, rows)
-        return self._nearest_of_anonymous[key]
+        return self._nearest_of_anonymous.get(prototype.merged_anonymous_formula)
 
     def prototype_count(
         self, structure: Structure, prototype: Prototype, fingerprint: Fingerprint, radius: float
@@ -295,7 +287,7 @@ class ReferenceIndex:
         rows = [row for row, _ in group.within(fingerprint, radius)]
         if not rows:
             near = [row for row, distance in group.nearest(fingerprint, 3) if distance < 2 * radius]
-            rows = list(self._on_same_sites(structure, near))
+            rows = [row for row in near if self._same_sites(structure, row)]
         return max((self._per_prototype[self._merged_labels[row]] for row in rows), default=0)
 
     def framework_count(
@@ -316,46 +308,11 @@ class ReferenceIndex:
         return 0 if row is None else self._per_framework[self._framework_labels[row]]
 
     def framework_relative(self, structure: Structure, fingerprint: Fingerprint, radius: float) -> int | None:
-        """The row whose framework the structure may be a distortion of, see ``framework_count``."""
+        """A row of whose framework the structure may be a distortion, as ``framework_count`` finds it."""
         near = [row for row, _ in self._all.within(fingerprint, radius)]
         firsts = np.unique(self._framework_codes[near], return_index=True)[1]
-        rows = [near[place] for place in np.sort(firsts)[:20]]
-        return next(self._on_same_sites(structure, rows, or_blank=True), None)
-
-    def _on_same_sites(
-        self, structure: Structure, rows: Iterable[int], *, or_blank: bool = False
-    ) -> Iterator[int]:
-        """Those of the rows on whose sites StructureMatcher puts the structure, elements ignored.
-
-        Args:
-            structure: What is compared.
-            rows: With what, in this order.
-            or_blank: Try also with all sites taken as one element, whose primitive cell may be smaller (and
-                is so only as long as it is not distorted).
-        """
-        own: dict[bool, Structure] = {}
-        for row in rows:
-            for blank in (True, False) if or_blank else (False,):
-                if blank not in own:
-                    own[blank] = matching_cell(_blank(structure) if blank else structure)
-                if self._n_sites[row] % len(own[blank]):  # its primitive cell has another number of sites
-                    break
-                if _same_sites(own[blank], self._cell(row, blank=blank)):
-                    yield row
-                    break
-
-    def _cell(self, row: int, *, blank: bool) -> Structure:
-        """The matching cell of one row, of its sites alone if ``blank``."""
-        if (row, blank) not in self._cells:
-            structure = self.structure(row)
-            if len(self._cells) >= _MOST_CELLS:
-                del self._cells[next(iter(self._cells))]
-            self._cells[row, blank] = matching_cell(_blank(structure) if blank else structure)
-        return self._cells[row, blank]
-
-    def matching_cell(self, row: int) -> Structure:
-        """The structure of one row as ``structures.cells_match`` wants it."""
-        return self._cell(row, blank=False)
+        rows = (near[place] for place in np.sort(firsts)[:20])
+        return next((row for row in rows if self._same_framework(structure, row)), None)
 
     def structure(self, row: int) -> Structure:
         """The reference structure of one row, as it was stored."""
@@ -373,6 +330,34 @@ class ReferenceIndex:
 
     def _sites(self, row: int) -> slice:
         return slice(int(self._first_site[row]), int(self._first_site[row + 1]))
+
+    def _same_sites(self, structure: Structure, row: int) -> bool:
+        """Whether the sites are those of a reference, elements ignored."""
+        return self.cells_match(structure, row, _framework_matcher())
+
+    def _same_framework(self, structure: Structure, row: int) -> bool:
+        """The same; the cell of the one may be reducible only as long as it is not distorted."""
+        blank = self._asked_cell(structure, blank=True)
+        if self._n_sites[row] % len(blank):  # then no primitive cell of the row has as many sites
+            return False
+        matched = cells_match(blank, self._cell(row, blank=True), _framework_matcher())
+        return matched or self._same_sites(structure, row)
+
+    def _cell(self, row: int, *, blank: bool = False) -> Structure:
+        """The cell of a row for StructureMatcher, of its sites alone if ``blank``."""
+        if (row, blank) not in self._cells:
+            structure = self.structure(row)
+            self._cells[row, blank] = matching_cell(_blank(structure) if blank else structure)
+        return self._cells[row, blank]
+
+    def _asked_cell(self, structure: Structure, *, blank: bool = False) -> Structure:
+        """The same of a structure; the last one is remembered, since several references are asked."""
+        if self._asked is None or self._asked[0] is not structure:
+            self._asked = structure, {}
+        cells = self._asked[1]
+        if blank not in cells:
+            cells[blank] = matching_cell(_blank(structure) if blank else structure)
+        return cells[blank]
 
 
 def build_arrays(
@@ -420,11 +405,6 @@ def _bundled() -> ReferenceIndex:
     from materium_rl.resources import asset_path
 
     return ReferenceIndex.load(asset_path(ASSET))
-
-
-def _same_sites(a: Structure, b: Structure) -> bool:
-    """Whether two matching cells have the same sites, elements ignored."""
-    return len(a) == len(b) and bool(_framework_matcher().fit(a, b, skip_structure_reduction=True))
 
 
 def _blank(structure: Structure) -> Structure:
