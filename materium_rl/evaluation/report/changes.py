@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from materium_rl.evaluation.comparison_record import Changes, ComparisonRecord
 from materium_rl.evaluation.metrics import Definition
 from materium_rl.evaluation.report import drawing
 from materium_rl.evaluation.report.charts import COUNTS, Chart
-from materium_rl.evaluation.report.record import Changes, ComparisonRecord
+from materium_rl.evaluation.report.content import Section
 from materium_rl.evaluation.report.tables import (
     Row,
     Table,
@@ -48,27 +48,6 @@ GAINS = {
     "rare earth": "rare-earth substitution",
 }
 """What a gain in S.U.N. is made of -> its name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A section of the page.
-
-    Args:
-        key: Name of its anchor.
-        title: Heading.
-        text: A sentence or two.
-        charts: Side by side.
-        tables: Below them.
-        aside: Beside them.
-    """
-
-    key: str
-    title: str
-    text: str
-    charts: list[Chart]
-    tables: list[Table]
-    aside: Table | None = None
 
 
 Definitions = Mapping[str, Definition]

@@ -58,26 +58,41 @@ class Findings:
     columns: list[str]
 
 
-def find_best(samples: Samples, most: int = MOST) -> Findings:
+def find_best(
+    samples: Samples,
+    most: int = MOST,
+    *,
+    stable: str = "stable",
+    energy: str = "e_above_hull",
+    by_reward: bool = True,
+) -> Findings:
     """The best distinct structures among the samples that are stable and match no training structure.
 
     Samples of one run are equal where the comparison put them into one group; those of different
     runs where StructureMatcher says so. The best stands for all: by the reward, where the samples
     have one, else by the energy above the hull.
+
+    Args:
+        samples: With the columns of ``metrics.add_verdicts`` and ``policy``.
+        most: How many to show.
+        stable: Column that says which are stable.
+        energy: Column or short name of the energy above the hull in eV/atom.
+        by_reward: Rank by the reward where there is one.
     """
     frame = samples.frame
-    new = (frame["stable"] & frame["novel_structure"]).to_numpy()
-    by_reward = DEFAULT_SORT in frame and frame.loc[new, DEFAULT_SORT].notna().any()
+    new = (frame[stable] & frame["novel_structure"]).to_numpy(dtype=bool)
+    by_reward = by_reward and DEFAULT_SORT in frame and frame.loc[new, DEFAULT_SORT].notna().any()
     order = np.flatnonzero(new)
-    energy = _column(samples, "e_above_hull")
-    keys = [energy[order]]
+    keys = [_column(samples, energy)[order]]
     if by_reward:
         keys.append(-frame[DEFAULT_SORT].to_numpy(dtype=np.float64)[order])
     order = order[np.lexsort([np.nan_to_num(key, nan=math.inf) for key in keys])]
     kinds = _merge(samples, _groups(samples, order))
     shown = [kind for kind in kinds if samples.structure(kind[0]) is not None][:most]
-    findings = [_finding(samples, rank, kind) for rank, kind in enumerate(shown, 1)]
+    findings = [_finding(samples, rank, kind, energy) for rank, kind in enumerate(shown, 1)]
     columns = [key for key in COLUMNS if any(f.values[key] is not None for f in findings)]
+    if samples.frame["policy"].nunique() == 1:
+        columns = [key for key in columns if key != "policy"]
     return Findings(findings, len(kinds), DEFAULT_SORT if by_reward else RANKED_BY_ENERGY, columns)
 
 
@@ -139,7 +154,7 @@ COLUMNS = {
 """Key -> heading and unit."""
 
 
-def _finding(samples: Samples, rank: int, rows: Sequence[int]) -> Finding:
+def _finding(samples: Samples, rank: int, rows: Sequence[int], energy: str) -> Finding:
     structure = samples.structure(rows[0])
     assert structure is not None
     record = samples.frame.iloc[rows[0]]
@@ -161,15 +176,14 @@ def _finding(samples: Samples, rank: int, rows: Sequence[int]) -> Finding:
         "distance": of("novelty.distance"),
         "policy": tuple(dict.fromkeys(found)),
         "times": len(rows),
-        "reason": REASONS.get(tier),
+        "reason": of("why.novel") or REASONS.get(tier),
         "uncertainty": of("bandgap.uncertainty"),
         "prototype": of("prototype"),
-        "sun": bool(record["sun"]),
         "sample": of("index"),
         "best_policy": record["policy"],
         "space_group_number": number,
     }
-    values |= {name: of(name) for name in ("e_above_hull", "band_gap", "density", "reward")}
+    values |= {name: of(name) for name in ("band_gap", "density", "reward")} | {"e_above_hull": of(energy)}
     return Finding(rank, values, structure)
 
 

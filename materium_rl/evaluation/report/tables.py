@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
-from materium_rl.evaluation.metrics import Definition, Figure
-from materium_rl.evaluation.report.record import Change, Estimate
-from materium_rl.evaluation.table import format_value
+from materium_rl.evaluation.comparison_record import Change
+from materium_rl.evaluation.metrics import Definition, Figure, Unit
+from materium_rl.evaluation.record import DefinitionRecord, Estimate
+from materium_rl.evaluation.table import format_ratio, format_value
 
 Cell = tuple[str, str]
 """A value and its interval, empty where it has none."""
@@ -42,7 +45,9 @@ class Table:
 
 def figure_of(estimate: Estimate | None) -> Figure:
     """The figure, of NaN where there is none."""
-    return Figure(math.nan) if estimate is None else estimate.figure()
+    if estimate is None:
+        return Figure(math.nan)
+    return Figure(*(math.nan if v is None else v for v in (estimate.value, estimate.low, estimate.high)))
 
 
 def scaled(estimate: Estimate | None, scale: float) -> tuple[float, float, float]:
@@ -89,3 +94,25 @@ def _with_sign(text: str) -> str:
     if not text.strip("-0."):
         return text.removeprefix("-")
     return text.replace("-", "−") if text.startswith("-") else f"+{text}"
+
+
+def definitions_of(records: Iterable[DefinitionRecord]) -> dict[str, Definition]:
+    """Key -> definition; of equal keys the first."""
+    found: dict[str, Definition] = {}
+    for d in records:
+        found.setdefault(d.key, Definition(d.key, d.title, cast("Unit", d.unit), d.text, tuple(d.needs)))
+    return found
+
+
+def figure_rows(
+    definitions: Iterable[Definition], columns: Sequence[Mapping[str, Figure]]
+) -> tuple[Row, ...]:
+    """A row for each figure; of two columns a third cell has the ratio."""
+    rows = []
+    for d in definitions:
+        found = [figures.get(d.key, Figure(math.nan)) for figures in columns]
+        cells = [cell(d, figure) for figure in found]
+        if len(found) == 2:
+            cells.append((format_ratio(*found), ""))
+        rows.append(Row(d.title, tuple(cells), d.key, d.unit if d.unit in ("%", "bits") else ""))
+    return tuple(rows)

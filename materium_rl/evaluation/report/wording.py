@@ -23,6 +23,8 @@ REASONS: Mapping[str, str] = {
     Tier.KNOWN_PROTOTYPE: "New formula in a known prototype, with elements that no relative has.",
     Tier.NEW_PROTOTYPE: "New formula; no reference has this prototype or comes near it.",
 }
+RUNGS: Mapping[str, str] = {TIERS[tier]: REASONS[tier] for tier in REASONS}
+"""Name of a rung -> what it means."""
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 
@@ -38,3 +40,14 @@ def space_group(number: int) -> str:
 def formula_markup(formula: object) -> Markup:
     """A formula with its numbers set low; any other text is only escaped."""
     return Markup(re.sub(r"(?<=[A-Za-z)])(\d+(?:\.\d+)?)", r"<sub>\1</sub>", str(escape(formula))))
+
+
+def in_words(value: object) -> str:
+    """A setting as text."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {in_words(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(in_words(item) for item in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else str(value)

@@ -1,52 +1,28 @@
-"""What ``comparison.json`` holds, as models: read and checked by the report, described by a JSON schema."""
+"""The content of ``comparison.json``: its schema, and how it is read and checked.
+
+``ComparisonRecord.model_json_schema()`` is the schema; it also lies in
+``schemas/comparison.schema.json``.
+"""
 
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from materium_rl.errors import ConfigError
-from materium_rl.evaluation.metrics import Definition, Figure, Unit
+from materium_rl.evaluation.record import DefinitionRecord, Estimate
 from materium_rl.runs import COMPARISON
 
-SCHEMAS = Path(__file__).parent / "schemas"
-"""One JSON schema for each file that the report reads, named as the file."""
+SCHEMA = Path(__file__).parent / "schemas" / "comparison.schema.json"
 
 
 class Record(BaseModel):
     """Part of a JSON file. Keys that a later version adds are kept and not shown."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
-
-
-class Estimate(Record):
-    """One figure with its 95 % interval."""
-
-    value: float | None = Field(description="null where it has no meaning; of unit % a share, 0 to 1")
-    low: float | None = Field(None, description="null where the figure has no interval")
-    high: float | None = None
-
-    def figure(self) -> Figure:
-        """The same with NaN for null."""
-        return Figure(*(math.nan if v is None else v for v in (self.value, self.low, self.high)))
-
-
-class DefinitionRecord(Record):
-    """What a figure is and how it is counted."""
-
-    key: str
-    title: str
-    unit: Unit
-    text: str
-    needs: tuple[str, ...] = Field((), description="rewards that must have been measured")
-
-    def definition(self) -> Definition:
-        """The same as the tables take it."""
-        return Definition(self.key, self.title, self.unit, self.text, self.needs)
 
 
 class PolicyRecord(Record):
@@ -153,10 +129,6 @@ class ComparisonRecord(Record):
     cost: dict[str, CostRecord] = Field({}, description="by name, of fine-tuned policies and controls")
     trajectory: tuple[TrajectoryRecord, ...] = ()
 
-    def figures(self) -> dict[str, dict[str, Figure]]:
-        """Name of each policy -> its figures by key."""
-        return {p.name: {key: e.figure() for key, e in p.figures.items()} for p in self.policies}
-
 
 def read_comparison(folder: Path) -> ComparisonRecord:
     """Read and check the JSON file of a comparison.
@@ -180,10 +152,6 @@ def read_comparison(folder: Path) -> ComparisonRecord:
         ) from error
 
 
-def schemas() -> dict[str, str]:
-    """Name of each file in ``SCHEMAS`` -> its text."""
-    schema = {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **ComparisonRecord.model_json_schema(),
-    }
-    return {COMPARISON: json.dumps(schema, indent=2, ensure_ascii=False) + "\n"}
+def schema() -> str:
+    """The text of ``SCHEMA``."""
+    return json.dumps(ComparisonRecord.model_json_schema(), indent=2, ensure_ascii=False) + "\n"
