@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
+from rich.table import Table
 
 from materium_rl.evaluation.judgements import ON_HULL
 from materium_rl.evaluation.ladder import LEVELS
@@ -64,17 +65,16 @@ def report(record: EvaluationRecord, files: Sequence[str]) -> str:
 
 
 def print_summary(record: EvaluationRecord, console: Console) -> None:
-    """The headline, the funnel and the judges, as plain lines."""
+    """The funnel, the judges, and the headline."""
     console.print()
-    for line in (*_funnel(record)[2:], *_judges(record)[2:]):
-        if line and not line.startswith("|--"):
-            cells = [cell.strip() for cell in line.strip("|").split("|")]
-            console.print(
-                f"{cells[0]:<44}" + "".join(f"{cell:>20}" for cell in cells[1:]) if len(cells) > 1 else line,
-                soft_wrap=True,
-                markup=False,
-            )
-    console.print()
+    for rows in (_funnel_rows(record), _judge_rows(record)):
+        table = Table(box=None, pad_edge=False, header_style="")
+        for column, title in enumerate(rows[0]):
+            table.add_column(title, justify="right" if column else "left", max_width=28 if column else None)
+        for row in rows[1:]:
+            table.add_row(*row)
+        console.print(table)
+        console.print()
     console.print(record.headline, style="bold", soft_wrap=True, markup=False)
     console.print(caveat(record), soft_wrap=True, markup=False)
 
@@ -106,7 +106,7 @@ def headline(record_source: str, requested: int, judge: JudgeRecord, valid: Esti
     shown = [cell(_of(key), judge.figures[key]) for key in ("msun", "sun")]
     return (
         f"{record_source}: of {requested:,} requested {cell(_BY_KEY['valid'], valid)} % valid, "
-        f"{shown[0]} % meta-S.U.N. and {shown[1]} % S.U.N. by {judge.title} [{judge.label}]"
+        f"{shown[0]} % meta-S.U.N. and {shown[1]} % S.U.N. by {judge.title}: {judge.label}"
     )
 
 
@@ -114,21 +114,34 @@ def _of(key: str) -> Definition:
     return next(d for d in BY_JUDGE if d.key == key)
 
 
+def _funnel_rows(record: EvaluationRecord) -> list[list[str]]:
+    rows = [[f"of {record.source.requested:,} requested", "%"]]
+    return rows + [[_BY_KEY[k].title, cell(_BY_KEY[k], record.figures[k])] for k in FUNNEL_ROWS]
+
+
 def _funnel(record: EvaluationRecord) -> list[str]:
-    lines = ["## Funnel", "", f"| of {record.source.requested:,} requested | % |", "|---|--:|"]
-    lines += [f"| {_BY_KEY[k].title} | {cell(_BY_KEY[k], record.figures[k])} |" for k in FUNNEL_ROWS]
-    return [*lines, ""]
+    return ["## Funnel", "", *_markdown(_funnel_rows(record)), ""]
+
+
+def _judge_rows(record: EvaluationRecord) -> list[list[str]]:
+    judges = list(record.judges.values())
+    rows = [["% of requested", *(f"{j.title}: {j.label}" for j in judges)]]
+    rows += [[d.title, *(cell(d, j.figures[d.key]) for j in judges)] for d in BY_JUDGE]
+    rows.append(["structures measured", *(f"{j.measured:,}" for j in judges)])
+    rows.append(["valid, but it failed", *(f"{j.failed:,}" for j in judges)])
+    if any(j.left for j in judges):
+        rows.append(["valid, but not relaxed", *(f"{j.left:,}" for j in judges)])
+    return rows
 
 
 def _judges(record: EvaluationRecord) -> list[str]:
-    judges = list(record.judges.values())
-    names = " | ".join(f"{j.title} [{j.label}]" for j in judges)
-    lines = ["## Stable, unique and novel, by who judges", "", f"| % of requested | {names} |"]
-    lines.append(f"|---|{'--:|' * len(judges)}")
-    lines += [f"| {d.title} | {' | '.join(cell(d, j.figures[d.key]) for j in judges)} |" for d in BY_JUDGE]
-    lines.append(f"| measured, structures | {' | '.join(f'{j.measured:,}' for j in judges)} |")
-    lines.append(f"| valid, not measured | {' | '.join(f'{j.failed:,}' for j in judges)} |")
-    return [*lines, ""]
+    return ["## Stable, unique and novel, by who judges", "", *_markdown(_judge_rows(record)), ""]
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table; its first row is the header, its first column is text."""
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return [lines[0], f"|---|{'--:|' * (len(rows[0]) - 1)}", *lines[1:]]
 
 
 def _agreement(record: EvaluationRecord) -> list[str]:
@@ -193,6 +206,9 @@ def _shares(shares: Sequence[NoveltyRecord], corner: str, titles: Mapping[str, s
     found = {(s.reference, s.stage, s.level): s for s in shares}
     names = " | ".join(f"{text(reference)}, {text(stage)}" for reference, stage in columns)
     lines = [f"| {corner} | {names} |", f"|---|{'--:|' * len(columns)}"]
+    told = {(s.reference, s.stage): s for s in shares}
+    judged = [f"{100 * told[c].told / told[c].requested:.1f}" for c in columns]
+    lines.append(f"| could be judged | {' | '.join(judged)} |")
     for level in dict.fromkeys(s.level for s in shares):
         cells = [found.get((*column, level)) for column in columns]
         shown = ["-" if s is None else f"{100 * s.count / s.requested:.1f}" for s in cells]

@@ -47,17 +47,20 @@ def energies(frame: pd.DataFrame, judge: str, *, raw: bool = False) -> NDArray[n
     return np.asarray(frame[column].astype("Float64").to_numpy(dtype=np.float64, na_value=math.nan))
 
 
-def title_of(judge: str, panel: Panel) -> str:
-    """Who judges, in words: ``SevenNet-0, sevenn 0.13.0, relaxed (50 steps)``."""
-    own = find_potential(panel.reward.calculator, panel.reward.scale).version
-    other = find_potential(panel.potential, panel.scale).version
+def version_of(judge: str, panel: Panel) -> str:
+    """Name and version of the potential of a judge: ``SevenNet-0, sevenn 0.13.0``."""
     if judge == REWARD:
-        return f"{own}, relaxed ({panel.reward.relax} steps)" if panel.reward.relax else f"{own}, as written"
-    if judge == EVALUATOR:
-        return f"{other}, as written"
-    relaxer = panel.config.relaxer
-    by = "" if relaxer is None else f" by {find_potential(relaxer).version}"
-    return f"{other}, relaxed{by} ({panel.config.relax} steps)"
+        return find_potential(panel.reward.calculator, panel.reward.scale).version
+    return find_potential(panel.potential, panel.scale).version
+
+
+def title_of(judge: str, panel: Panel) -> str:
+    """Who judges, in words: ``SevenNet-0, relaxed (50 steps)``."""
+    name = version_of(judge, panel).partition(",")[0]
+    steps = {REWARD: panel.reward.relax, EVALUATOR: 0, RELAXED: panel.config.relax}[judge]
+    relaxer = panel.reward.relaxer if judge == REWARD else panel.config.relaxer
+    by = "" if relaxer is None else f" by {find_potential(relaxer).version.partition(',')[0]}"
+    return f"{name}, relaxed{by} ({steps} steps)" if steps else f"{name}, as written"
 
 
 def add_judgements(

@@ -41,6 +41,8 @@ FROM_CHGNET = frozenset({"energy", "chgnet", "chgnet_forces"})
 """Shared work that CHGNet does."""
 REWARD, EVALUATOR, RELAXED = "reward", "evaluator", "relaxed"
 """Keys of the judges, and prefixes of their columns."""
+NOT_RELAXED = "not relaxed"
+"""Outcome of what ``relax_within`` leaves alone."""
 SECONDS_A_STEP = 2.0
 """For one structure in a relaxation, before it is given up; SevenNet-0 takes 0.07."""
 HALVES = {"evaluation": "reward", "reward": "evaluation"}
@@ -229,7 +231,7 @@ def relax(
         frame = _spread(frame, f"{RELAXED}.{name}", counted, values[of[of >= 0]])
     frame = _spread(frame, f"{RELAXED}.row", counted, first[of >= 0])
     far = (first >= 0) & (of < 0)
-    frame.loc[far, f"{RELAXED}.outcome"] = "not relaxed"
+    frame.loc[far, f"{RELAXED}.outcome"] = NOT_RELAXED
     frame.loc[far, f"{RELAXED}.reason"] = [
         "no energy as it is written" if np.isnan(e) else f"{e:.3f} eV/atom above the hull as it is written"
         for e in written[first[far]]

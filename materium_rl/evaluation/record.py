@@ -64,9 +64,11 @@ class JudgeRecord(Part):
     """What one judge says."""
 
     title: str
+    version: str = Field(description="of the potential")
     label: Literal["independent", "optimised proxy"]
     measured: int
     failed: int = Field(description="valid, but without an energy")
+    left: int = Field(description="valid, but not relaxed: beyond relax_within")
     figures: dict[str, Estimate] = Field(
         description="stable, metastable, sun, msun, sun_structure, msun_structure; of the requested"
     )

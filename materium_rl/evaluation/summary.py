@@ -15,8 +15,8 @@ from materium_rl.evaluation.distributions import Population, coverage, distances
 from materium_rl.evaluation.evaluate import bundled_training_elements
 from materium_rl.evaluation.evaluate_report import ALL_DEFINITIONS, headline
 from materium_rl.evaluation.inputs import Source
-from materium_rl.evaluation.judgements import JUDGED, ON_HULL, energies, judges_of, title_of
-from materium_rl.evaluation.judges import EVALUATOR, PROXY, REWARD, Panel
+from materium_rl.evaluation.judgements import JUDGED, ON_HULL, energies, judges_of, title_of, version_of
+from materium_rl.evaluation.judges import EVALUATOR, NOT_RELAXED, PROXY, RELAXED, REWARD, Panel
 from materium_rl.evaluation.known import Reference
 from materium_rl.evaluation.ladder import Share
 from materium_rl.evaluation.metrics import N_BOOT, STABLE_BELOW, Figure, Flags, figures, ratio_of
@@ -137,12 +137,17 @@ class _Counter:
 
 
 def _judge(frame: pd.DataFrame, key: str, panel: Panel, counter: _Counter) -> dict[str, Any]:
-    measured = np.isfinite(energies(frame, key))
+    missing = frame["valid"].to_numpy() & ~np.isfinite(energies(frame, key))
+    left = missing & (key == RELAXED)
+    if key == RELAXED:
+        left &= (frame["relaxed.outcome"] == NOT_RELAXED).to_numpy()
     return {
         "title": title_of(key, panel),
+        "version": version_of(key, panel),
         "label": panel.label if key != REWARD or not panel.is_second else PROXY,
-        "measured": int(measured.sum()),
-        "failed": int((frame["valid"].to_numpy() & ~measured).sum()),
+        "measured": int(np.isfinite(energies(frame, key)).sum()),
+        "failed": int((missing & ~left).sum()),
+        "left": int(left.sum()),
         "figures": {name: counter.share(frame[f"{key}.{name}"].to_numpy()) for name in JUDGED},
     }
 
@@ -185,7 +190,7 @@ def _relaxation(judged: Judged) -> dict[str, Any]:
     outcomes = own["relaxed.outcome"].value_counts()
     rmsd = own["relaxed.rmsd"].dropna().astype(float)
     converged = own["relaxed.converged"].dropna().astype(bool)
-    far = frame[(frame["relaxed.outcome"] == "not relaxed") & frame["unique"]]
+    far = frame[(frame["relaxed.outcome"] == NOT_RELAXED) & frame["unique"]]
     return {
         "relaxed": len(own),
         "converged": int(converged.sum()),

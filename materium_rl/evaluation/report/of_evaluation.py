@@ -145,10 +145,9 @@ def _funnel(
 
 def _judges(record: EvaluationRecord) -> Section:
     judges = list(record.judges.values())
-    names = [f"{j.title} [{j.label}]" for j in judges]
+    names = [f"{key}: {j.title} [{j.label}]" for key, j in record.judges.items()]
     series = {
-        name: [scaled(judge.figures[d.key], 100) for d in BY_JUDGE]
-        for name, judge in zip(names, judges, strict=True)
+        key: [scaled(judge.figures[d.key], 100) for d in BY_JUDGE] for key, judge in record.judges.items()
     }
     rows = [
         Row(d.title, tuple(cell(d, figure_of(j.figures[d.key])) for j in judges), f"judge-{d.key}", "%")
@@ -213,12 +212,13 @@ def _relaxation(record: EvaluationRecord) -> list[Section]:
 
 
 def _ladder(record: EvaluationRecord, rungs: Chart | None) -> list[Section]:
-    titles = {level.key: f"new by {level.title}" for level in LEVELS}
+    levels = {level.key: f"new by {level.title}" for level in LEVELS}
+    levels |= {"not_substitution": "no substitution", "far": "far from all known"}
     tables = [
         _shares(found, title, titles)
-        for title, found in (
-            ("New at each level, of the structures requested", record.novelty),
-            ("Each structure on one tier, of the structures requested", record.tiers),
+        for title, found, titles in (
+            ("New at each level, of the structures requested", record.novelty, levels),
+            ("Each structure on one tier, of the structures requested", record.tiers, {}),
         )
         if found
     ]
