@@ -128,6 +128,64 @@ def write_comparison(folder: Path) -> Path:
         "policies": policies,
         "definitions": [asdict(d) for d in DEFINITIONS],
         "ratios": {d.key: 2.0 for d in DEFINITIONS},
+        **_changes(policies),
     }
     (folder / COMPARISON).write_text(json.dumps(record), encoding="utf-8")
     return folder
+
+
+def _changes(policies: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a comparison with controls and trajectory holds besides: S.U.N. +20 points, 2 times."""
+    before, after = policies
+    up = {"value": 0.2, "low": 0.12, "high": 0.28}
+    change = {"difference": up, "ratio": {"value": 2.0, "low": 1.5, "high": None}}
+    changes = {
+        "runs": [1, 1],
+        "figures": {"sun": change, "valid": change, "sun_prototypes": change},
+        "gain": {
+            "none": {"value": 0.9, "low": 0.7, "high": 1.1},
+            "rare earth": {"value": 0.1, "low": -0.1, "high": 0.3},
+        },
+    }
+    down = {
+        "difference": {"value": -0.05, "low": -0.09, "high": -0.01},
+        "ratio": {"value": None, "low": None, "high": None},
+    }
+    against = {**changes, "figures": {"sun": down}, "gain": {}}
+    control = {
+        **before,
+        "name": "before-best",
+        "samples": "samples_before-best.parquet",
+        "kind": "best-of-n",
+        "temperature": 1.0,
+        "of": AFTER,
+        "reward_calls": 300,
+        "equal_reward_calls": 20480,
+        "against": {AFTER: against},
+    }
+    curve = {"expected": [0.5, 1.5, 2.0], "low": [0.2, 1.0, 1.5], "high": [0.8, 2.0, 2.5]}
+    points = [
+        {"step": step, "policy": EVIL, "figures": figures}
+        for step, figures in ((0, before["figures"]), (10, after["figures"]))
+    ]
+    return {
+        "differences": {AFTER: changes, "before-best": changes},
+        "rarefaction": {
+            "sizes": [1, 4, 7],
+            "policies": {
+                p["name"]: dict.fromkeys(("structure", "prototype", "framework"), curve) for p in policies
+            },
+        },
+        "controls": [control],
+        "cost": {
+            AFTER: {
+                "reward_calls": 20480.0,
+                "hours": 0.5,
+                "processors": 2,
+                "processor_hours": 1.0,
+                "per_1000_reward_calls": {"sun": up},
+                "per_processor_hour": {"sun": up},
+            }
+        },
+        "trajectory": [{"name": AFTER, "policy": EVIL, "n": 2, "points": points}],
+    }

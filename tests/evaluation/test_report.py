@@ -6,14 +6,13 @@ import base64
 import hashlib
 import json
 import re
-from html.parser import HTMLParser
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 from comparison_folder import AFTER, BEFORE, EVIL, write_comparison
+from html_page import Elements
 from real_structures import rock_salt
 from typer.testing import CliRunner
 
@@ -26,28 +25,6 @@ from materium_rl.evaluation.report.findings import Findings, find_best, pack
 from materium_rl.evaluation.report.page import write_report
 from materium_rl.evaluation.report.wording import formula_markup, space_group
 from materium_rl.evaluation.sources import read_samples
-
-
-class Elements(HTMLParser):
-    """Every element of a page with its attributes, every text with the element around it."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[tuple[str, str]] = []
-        self._open = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        self._open = tag
-
-    def handle_data(self, data: str) -> None:
-        self.texts.append((self._open, data))
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.elements if name == tag]
-
 
 pytestmark = pytest.mark.filterwarnings("error:constrained_layout")
 
@@ -160,26 +137,21 @@ def test_only_the_scripts_of_the_page_may_run_and_nothing_is_loaded(text: str, p
     assert not re.search(r"url\((?!#)", "".join(data for tag, data in page.texts if tag == "style"))
 
 
-def test_every_reference_within_the_page_has_a_target(page: Elements) -> None:
-    ids = [a["id"] for _, a in page.elements if a.get("id")]
-    named = [i for i in ids if not re.fullmatch(r"[mp][0-9a-f]{10}", i or "")]  # shapes of the charts
-    assert len(named) == len(set(named))
-    for _, attributes in page.elements:
-        for name in ("aria-labelledby", "for"):
-            assert attributes.get(name) is None or attributes[name] in ids
-        link = attributes.get("href") or attributes.get("xlink:href") or ""
-        assert not link.startswith("#") or link[1:] in ids
-
-
-def test_headings_are_in_order_and_tables_have_headers(page: Elements) -> None:
-    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
-    assert levels[0] == 1
-    assert levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in pairwise(levels))
-    assert all(a.get("scope") in ("col", "row") for a in page.all("th"))
+def test_references_headings_and_headers_are_sound(page: Elements) -> None:
+    page.check()
     charts = [a for a in page.all("div") if a.get("role") == "img"]
-    assert len(charts) == 11
+    assert len(charts) == 22  # the 3D view, too
     assert all(len(a["aria-label"] or "") > 5 for a in charts)
+
+
+def test_differences_controls_cost_and_trajectory(page: Elements) -> None:
+    told = [data.strip() for _, data in page.texts]
+    for section in ("Differences", "Rarefaction", "Controls", "Cost", "Trajectory"):
+        assert told.count(section) == 2  # in the list of sections, and as a heading
+    for cells in (("+20.0", "+12.0 to +28.0"), ("2.00×", "1.50 to ∞"), ("−5.0", "−9.0 to −1.0"), ("20,480",)):
+        assert all(text in told for text in cells)
+    assert any(text.startswith("Of all samples: before 2, after") for text in told)
+    assert any(text.startswith("S.U.N., %, from the baseline to the last step: after") for text in told)
 
 
 def test_every_figure_is_shown_and_defined(page: Elements) -> None:

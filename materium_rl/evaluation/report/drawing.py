@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 WIDTH = 4.7
 """Inches; at 72 units an inch close to the width of a phone, so that text is readable there."""
 FONT_SIZE = 11.0
-LEGEND_WIDTH, LONGEST_NAME = 44, 28
-"""Characters of a line of the legend, and of a name in it."""
+LEGEND_WIDTH, LONGEST_NAME, LONGEST_ROW = 44, 28, 34
+"""Characters of a line of the legend, of a name in it, and of the name of a row."""
 LEGEND_LINE = 0.24
 """Inches."""
 # Colours that stand for a role until the SVG is written; the style sheet says what they are.
@@ -269,7 +269,7 @@ def _embed(svg: str) -> str:
 
 
 def _rows(axes: Axes, rows: Sequence[str]) -> None:
-    axes.set_yticks(range(len(rows)), rows)
+    axes.set_yticks(range(len(rows)), [_short(row, LONGEST_ROW) for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
@@ -287,6 +287,7 @@ def _finish(axes: Axes, series: Mapping[str, object], label: str) -> None:
     axes.set_xlabel(label, loc="right")
     if len(series) > 1:
         canvas = axes.get_figure()
+        assert canvas is not None
         canvas.legend(
             *axes.get_legend_handles_labels(),
             loc="outside upper left",
@@ -299,9 +300,9 @@ def _fits_a_line(series: Mapping[str, object]) -> bool:
     return sum(len(_short(name)) + 6 for name in series) < LEGEND_WIDTH
 
 
-def _short(name: str) -> str:
-    """A name that a legend has room for."""
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+def _short(name: str, longest: int = LONGEST_NAME) -> str:
+    """A name that there is room for."""
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"
 
 
 @dataclass(frozen=True, slots=True)

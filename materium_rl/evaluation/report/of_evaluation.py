@@ -260,15 +260,15 @@ def _histograms(record: EvaluationRecord) -> list[Chart]:
     return [
         _histogram(name, found)
         for name, found in record.properties.items()
-        if name not in DRAWN and sum(found.counts)
+        if name not in DRAWN and any(found.counts)
     ]
 
 
 def _histogram(name: str, found: HistogramRecord) -> Chart:
     heights = {
-        record_name: _heights(counts)
-        for record_name, counts in (("samples", found.counts), ("reference", found.reference))
-        if sum(counts)
+        series: _heights(counts)
+        for series, counts in (("samples", found.counts), ("reference", found.reference))
+        if any(counts)
     }
     title = name.replace("_", " ")
     unit = f" {found.unit}" if found.unit else ""
