@@ -68,12 +68,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--only", default="", metavar="TEXT", help="lines whose title holds it")
     parser.add_argument("--repeats", type=int, default=2000, metavar="N")
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
     bootstraps = {n: Together(n, n_boot=N_BOOT, seed=0) for n in SIZES}
     rows = []
-    for case in cases():
+    for case in (case for case in cases() if arguments.only in case.title):
         for n in case.sizes:
             ours, plain = coverage(case, n, bootstraps[n], arguments.repeats)
             rows.append(

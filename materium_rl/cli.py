@@ -371,6 +371,10 @@ def compare(
     trajectory: Annotated[
         bool, typer.Option("--trajectory", help="Also n/4 structures of every checkpoint of each run.")
     ] = False,
+    evaluator: Evaluator = None,
+    relax: Relax = None,
+    relaxer: Relaxer = None,
+    relax_within: RelaxWithin = None,
     reward: Expression = None,
     plugin: Plugins = None,
     workers: Workers = None,
@@ -384,6 +388,7 @@ def compare(
     """Sample several policies alike and report validity, stability, novelty and what it cost."""
     from materium_rl.config import CompareConfig, load_config
     from materium_rl.evaluation.entries import entries
+    from materium_rl.evaluation.judges import choose
     from materium_rl.runs import check_output_folder
 
     overrides = {
@@ -395,6 +400,10 @@ def compare(
         "controls.max_calls": max_calls,
         "trajectory": trajectory or None,
         "out": out,
+        "evaluator.potential": evaluator,
+        "evaluator.relax": relax,
+        "evaluator.relaxer": relaxer,
+        "evaluator.relax_within": relax_within,
         "reward.expression": reward,
         "reward.plugins": plugin or None,
         "reward.workers": workers,
@@ -403,6 +412,7 @@ def compare(
     settings = load_config(CompareConfig, config or [], overrides, sets or [])
     entries(settings.policies)
     _check_rewards(settings.reward)
+    choose(settings.evaluator, settings.reward)
     check_output_folder(settings.out, overwrite=overwrite)
     if dry_run:
         _print_config(settings)

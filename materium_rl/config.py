@@ -333,6 +333,7 @@ class CompareConfig(Section):
     batch_size: int = Field(128, ge=1)
     out: Path = Path("comparison")
     reward: RewardConfig = RewardConfig()
+    evaluator: EvaluatorConfig = EvaluatorConfig()
     controls: ControlsConfig = ControlsConfig()
     trajectory: bool = Field(
         False, description="sample n/4 structures from every checkpoint of each run as well"

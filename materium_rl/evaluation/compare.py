@@ -14,6 +14,7 @@ from materium_rl.config import CompareConfig
 from materium_rl.errors import ConfigError
 from materium_rl.evaluation.comparison import Compared, Comparison, Control, Judged, Point, Trajectory
 from materium_rl.evaluation.comparison_files import print_comparison, write_comparison
+from materium_rl.evaluation.comparison_judges import judge_again
 from materium_rl.evaluation.controls import best_of
 from materium_rl.evaluation.costs import Cost, mean_cost, run_cost
 from materium_rl.evaluation.entries import Entry, distinct_names, entries, finetune_run
@@ -23,6 +24,7 @@ from materium_rl.evaluation.evaluate import (
     make_scorer,
     sample_structures,
 )
+from materium_rl.evaluation.judges import Panel, choose, load
 from materium_rl.evaluation.metrics import N_BOOT, Figure, figures, statistics
 from materium_rl.evaluation.statistics import Bootstrap
 from materium_rl.evaluation.table import make_console
@@ -53,11 +55,13 @@ def compare(config: CompareConfig) -> Path:
         RewardError: More structures failed to be measured than ``reward.max_failed`` allows.
     """
     console = make_console()
+    panel = choose(config.evaluator, config.reward)
+    load(panel)
     scorer, gap = make_scorer(config.reward)
     wanted = entries(config.policies)
     _check_runs(wanted, config)
     with scorer:
-        judge = _Judge(config, scorer, gap, console)
+        judge = _Judge(config, scorer, gap, panel, console)
         judge.load_all(source for entry in wanted for source in entry.policies)
         policies = [judge.entry(entry) for entry in wanted]
         controls = _controls(judge, policies) if config.controls.enabled else []
@@ -69,6 +73,7 @@ def compare(config: CompareConfig) -> Path:
         policies,
         controls,
         trajectories,
+        panel,
         Bootstrap(config.n, n_boot=N_BOOT, seed=config.seed),
     )
     write_comparison(comparison)
@@ -79,8 +84,10 @@ def compare(config: CompareConfig) -> Path:
 class _Judge:
     """Samples and scores policies, all alike."""
 
-    def __init__(self, config: CompareConfig, scorer: Scorer, gap: BandGap, console: Console) -> None:
-        self.config, self.scorer, self.gap, self.console = config, scorer, gap, console
+    def __init__(
+        self, config: CompareConfig, scorer: Scorer, gap: BandGap, panel: Panel, console: Console
+    ) -> None:
+        self.config, self.scorer, self.gap, self.panel, self.console = config, scorer, gap, panel, console
         self._loaded: dict[str, Policy] = {}
 
     def load_all(self, policies: Iterable[str]) -> None:
@@ -97,12 +104,18 @@ class _Judge:
         judged, costs = [], []
         for i, source in enumerate(entry.policies):
             name = entry.name if len(entry.policies) == 1 else f"{entry.name}, run {i + 1}"
-            judged.append(self.policy(source, name))
+            judged.append(self.again(self.policy(source, name)))
             run = finetune_run(source)
             costs += [] if run is None else [run_cost(run)]
         return Compared(
             entry.name, entry.text, tuple(judged), mean_cost(costs) if costs else None, len(costs)
         )
+
+    def again(self, judged: Judged) -> Judged:
+        """What the second judge says, where there is one or something is to be relaxed."""
+        if not self.panel.is_second and not self.config.evaluator.relax:
+            return judged
+        return judge_again(judged, self.config, self.panel, self.gap, self.console)
 
     def policy(
         self, source: str, name: str, *, n: int | None = None, temperature: float | None = None
@@ -155,7 +168,9 @@ def _controls(judge: _Judge, policies: Sequence[Compared]) -> list[Control]:
     config, base = judge.config, policies[0]
     source = base.runs[0].source
     temperature = config.temperature * config.controls.temperature
-    hot = judge.policy(source, f"{base.name}, temperature {temperature:g}", temperature=temperature)
+    hot = judge.again(
+        judge.policy(source, f"{base.name}, temperature {temperature:g}", temperature=temperature)
+    )
     hotter = Compared(f"{base.name}-hotter", source, (hot,))
     found = [Control("hotter", hotter, temperature, of=None, equal_calls=0)]
     for policy in policies[1:]:
@@ -168,7 +183,7 @@ def _controls(judge: _Judge, policies: Sequence[Compared]) -> list[Control]:
         judge.console.print(f"{name}: drawing {calls} structures of {base.name}, rewarding them ...")
         with scoring_bar(judge.console, name) as progress:
             chosen = best_of(judge.load(source), run, config, calls, progress)
-        judged = judge.structures(chosen.structures, source, name, chosen.seconds)
+        judged = judge.again(judge.structures(chosen.structures, source, name, chosen.seconds))
         cost = Cost(calls, chosen.seconds / 3600, policy.cost.processors)
         found.append(
             Control(

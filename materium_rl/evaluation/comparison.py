@@ -14,6 +14,7 @@ from materium_rl.config import CompareConfig
 from materium_rl.evaluation.costs import Cost
 from materium_rl.evaluation.differences import Changes, Statistics, changes, recipe_figures
 from materium_rl.evaluation.evaluate import Evaluation
+from materium_rl.evaluation.judges import Panel
 from materium_rl.evaluation.metrics import Figure
 from materium_rl.evaluation.rarefaction import Curve, sample_sizes, sun_curves
 from materium_rl.evaluation.statistics import Bootstrap
@@ -118,6 +119,7 @@ class Comparison:
     policies: Sequence[Compared]
     controls: Sequence[Control]
     trajectories: Sequence[Trajectory]
+    panel: Panel
     bootstrap: Bootstrap
 
     @property

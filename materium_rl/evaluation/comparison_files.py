@@ -12,6 +12,7 @@ from rich.console import Console
 
 from materium_rl import __version__
 from materium_rl.evaluation.comparison import Compared, Comparison, Control, Trajectory
+from materium_rl.evaluation.comparison_judges import judge_tables, panel_record, who_judges
 from materium_rl.evaluation.comparison_tables import (
     markdown_controls,
     markdown_costs,
@@ -63,6 +64,7 @@ def record(comparison: Comparison) -> dict[str, Any]:
         "settings": _settings(comparison),
         "config": comparison.config.model_dump(mode="json"),
         "policies": [_policy(c, comparison.figures[c.name]) for c in comparison.policies],
+        "panel": panel_record(comparison.panel),
         "definitions": [asdict(d) for d in DEFINITIONS],
         "differences": {name: _changes(found) for name, found in comparison.changes.items()},
         "rarefaction": {
@@ -91,6 +93,9 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         console.print(f"{name}: {line}", style="bold", soft_wrap=True, markup=False)
     for line in _against(comparison):
         console.print(line, soft_wrap=True, markup=False)
+    for line in judge_tables(comparison.figures, comparison.changes, comparison.panel):
+        console.print(line, soft_wrap=True, markup=False)
+    console.print(who_judges(comparison.panel), soft_wrap=True, markup=False)
     console.print(CAVEAT, soft_wrap=True, markup=False)
     console.print()
     for file in _files(comparison):
@@ -241,7 +246,18 @@ def _report(comparison: Comparison) -> str:
         for trajectory in comparison.trajectories:
             lines += ["", f"`{trajectory.source}`, {trajectory.n:,} structures of each checkpoint:", ""]
             lines += [markdown_trajectory({p.step: p.figures for p in trajectory.points})]
-    lines += ["", "## Evaluator", "", CAVEAT, *([HELD_OUT_GAP] if gap.members == "evaluation" else [])]
+    tables = judge_tables(comparison.figures, comparison.changes, comparison.panel)
+    if tables:
+        lines += ["", "## Stable, unique and novel, by who judges", "", *tables]
+    lines += [
+        "",
+        "## Evaluator",
+        "",
+        who_judges(comparison.panel),
+        "",
+        CAVEAT,
+        *([HELD_OUT_GAP] if gap.members == "evaluation" else []),
+    ]
     lines += ["", "## Settings", "", *[f"- {key}: `{value}`" for key, value in settings.items()]]
     lines += ["", "## Definitions", "", markdown_definitions(), "", "## Files", "", f"- `{COMPARISON}`"]
     lines += [

@@ -1,9 +1,10 @@
 """What changed between policies, with paired intervals over samples and over training seeds.
 
-A recipe is trained once or with several seeds; its figure is the mean over the runs. Two sources of chance
-are drawn: the samples (row i of every table has the same sampling seed, and the rows are drawn for all
-tables alike) and, from two runs on, the runs (``Bootstrap.between_runs``). What a single run says of its
-recipe is not known, so its intervals cover the sampling only.
+A recipe is trained once or with several seeds; its figure is the mean over the runs. The samples of a
+single run are resampled (row i of every table has the same sampling seed, and the rows are drawn for all
+tables alike); what it says of its recipe is not known, so its intervals cover the sampling only. Of two runs
+or more the differences between them are drawn (``Bootstrap.between_runs``), in which their sampling shows
+too.
 """
 
 from __future__ import annotations
@@ -95,8 +96,8 @@ def _share_of_gain(before: Runs, after: Runs, key: str, bootstrap: Bootstrap) ->
     """Difference of a part of S.U.N. over that of all of it."""
 
     def gained(key: str) -> Floats:
-        olds = bootstrap.mean_values([run[key] for run in before], "before", smooth=False)
-        return bootstrap.mean_values([run[key] for run in after], smooth=False) - olds
+        olds = _resampled(before, key, "before", bootstrap, smooth=False)
+        return _resampled(after, key, "after", bootstrap, smooth=False) - olds
 
     def of(runs: Runs) -> float:
         return (_mean(runs, key) - _mean(before, key)) / (_mean(runs, "sun") - _mean(before, "sun"))
@@ -107,8 +108,15 @@ def _share_of_gain(before: Runs, after: Runs, key: str, bootstrap: Bootstrap) ->
 
 
 def _draws(runs: Runs, key: str, role: Role, bootstrap: Bootstrap) -> Floats:
-    own = [run[key] for run in runs]
-    return bootstrap.mean_values(own, role) + bootstrap.between_runs([s.value for s in own], role)
+    values = [run[key].value for run in runs]
+    return _resampled(runs, key, role, bootstrap, smooth=True) + bootstrap.between_runs(values, role)
+
+
+def _resampled(runs: Runs, key: str, role: Role, bootstrap: Bootstrap, *, smooth: bool) -> Floats:
+    """A single run on the resampled rows; the mean of several, whose spread holds that of their rows."""
+    if len(runs) == 1:
+        return bootstrap.values(runs[0][key], role, smooth=smooth)
+    return np.full(bootstrap.n_boot, _mean(runs, key))
 
 
 def _mean(runs: Runs, key: str) -> float:

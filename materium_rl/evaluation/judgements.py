@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from materium_rl.evaluation.judges import EVALUATOR, RELAXED, REWARD, Panel
 from materium_rl.evaluation.metrics import STABILITY, STABLE_BELOW, Flags, first_of_each
 from materium_rl.evaluation.properties import Target, values_of
+from materium_rl.evaluation.statistics import Statistic, distinct, share
 from materium_rl.rewards.potentials.catalogue import find_potential
 
 if TYPE_CHECKING:
@@ -22,7 +23,14 @@ ON_HULL = 0.0
 WHY = "why."
 """Prefix of the columns with the reason for a verdict."""
 CHARGE = "charge_neutrality"
-JUDGED = ("stable", "metastable", "sun", "msun", "sun_structure", "msun_structure")
+SUNS = {
+    "sun": ("stable", "novel"),
+    "msun": ("metastable", "novel"),
+    "sun_structure": ("stable", "novel_structure"),
+    "msun_structure": ("metastable", "novel_structure"),
+}
+"""Kinds of S.U.N.: what they ask for beside being unique."""
+JUDGED = ("stable", "metastable", *SUNS)
 """Verdicts of a judge; columns ``<judge>.<verdict>``."""
 
 
@@ -84,17 +92,29 @@ def add_judgements(
         novel = {key: frame[key].to_numpy() for key in ("novel", "novel_structure")}
         if judge == RELAXED and relaxed_groups is not None:
             groups, novel = np.asarray(relaxed_groups), dict(relaxed_novel)
-        stable, metastable = valid & (energy <= ON_HULL), valid & (energy < STABLE_BELOW)
+        told = {"group": groups, **novel} if judge == RELAXED else {}
         found = {
-            "stable": stable,
-            "metastable": metastable,
-            "sun": first_of_each(groups, stable & novel["novel"]),
-            "msun": first_of_each(groups, metastable & novel["novel"]),
-            "sun_structure": first_of_each(groups, stable & novel["novel_structure"]),
-            "msun_structure": first_of_each(groups, metastable & novel["novel_structure"]),
+            "stable": valid & (energy <= ON_HULL),
+            "metastable": valid & (energy < STABLE_BELOW),
         }
-        frame = frame.assign(**{f"{judge}.{key}": flags for key, flags in found.items()})
+        for key, (stable, new) in SUNS.items():
+            found[key] = first_of_each(groups, found[stable] & novel[new])
+        frame = frame.assign(**{f"{judge}.{key}": values for key, values in {**told, **found}.items()})
     return frame
+
+
+def judge_statistics(frame: pd.DataFrame) -> dict[str, Statistic]:
+    """What ``<judge>.<verdict>`` is counted from, for every judge and verdict; shares of the requested."""
+    everything = np.ones(len(frame), dtype=np.bool_)
+    found = {}
+    for judge in judges_of(frame):
+        prefix = f"{RELAXED}." if judge == RELAXED else ""
+        for key in ("stable", "metastable"):
+            found[f"{judge}.{key}"] = share(frame[f"{judge}.{key}"].to_numpy(), everything)
+        for key, (stable, new) in SUNS.items():
+            flags = frame[f"{judge}.{stable}"].to_numpy() & frame[f"{prefix}{new}"].to_numpy()
+            found[f"{judge}.{key}"] = distinct(np.where(flags, frame[f"{prefix}group"].to_numpy(), -1))
+    return found
 
 
 def narrow(frame: pd.DataFrame, new_formula: Flags, new_structure: Flags) -> pd.DataFrame:
@@ -109,6 +129,7 @@ def narrow(frame: pd.DataFrame, new_formula: Flags, new_structure: Flags) -> pd.
         sun=sun,
         sun_structure=first_of_each(group, stable & novel_structure),
         sun_on_target=sun & frame["on_target"].to_numpy(),
+        swap=[swap if flag else None for swap, flag in zip(frame["swap"], sun, strict=True)],
     )
 
 

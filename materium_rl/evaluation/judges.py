@@ -138,6 +138,8 @@ def second_opinion(
     gap: BandGap,
     reward: RewardConfig,
     progress: Progress | None = None,
+    *,
+    halves: bool = True,
 ) -> pd.DataFrame:
     """Add what the evaluator and the other half of the band-gap ensemble say of every valid structure.
 
@@ -148,6 +150,7 @@ def second_opinion(
         gap: The band gap as the frame has it.
         reward: How to compute.
         progress: Is told how many structures have been measured.
+        halves: Ask the other half of the band-gap ensemble, too.
 
     Returns:
         The frame with the columns ``evaluator.*`` and ``gap_other_half.*``: value, outcome, reason; for the
@@ -156,7 +159,7 @@ def second_opinion(
     terms = []
     if panel.is_second:
         terms.append(Term(STABILITY, options=_options(panel)))
-    if gap.members in HALVES:
+    if halves and gap.members in HALVES:
         terms.append(Term(GAP, options={**gap.model_dump(), "members": HALVES[gap.members]}))
     if not terms:
         return frame

@@ -24,8 +24,8 @@ from materium_rl.structure_files import read_structures
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-FEW = 5
-"""Structures that are asked for their PDD, the nearest by AMD."""
+FEW = 12
+"""Structures that are asked for their PDD at most, the nearest by AMD."""
 _MOST_PDDS = 4096  # kept at once; about 10 kB each
 
 
@@ -172,14 +172,16 @@ class Reference:
             return self.index.known_formula(formula)
         return len(self.index.rows_of("formula", formula)) > 0
 
-    def closest(self, amd: Floats) -> list[int]:
-        """Rows of the ``FEW`` nearest of all, elements ignored, by the first ``N_ALL`` distances of the AMD.
+    def closest(self, amd: Floats) -> list[tuple[int, float]]:
+        """The ``FEW`` nearest of all, elements ignored, by the first ``N_ALL`` distances of the AMD.
 
         Args:
             amd: Average minimum distances of a structure, (K,) in Å.
+
+        Returns:
+            Rows and distances in Å, the nearest first. No PDD distance is smaller, but for rounding.
         """
-        query = amd[:N_ALL].astype(np.float32)
-        return [row for row, _ in self._nearest.nearest(query, FEW)]
+        return self._nearest.nearest(amd[:N_ALL].astype(np.float32), FEW)
 
     def nearest_of(self, rows: NDArray[np.int64], amd: Floats) -> int:
         """The nearest of some rows, by the first ``N_ALL`` average minimum distances."""

@@ -29,14 +29,14 @@ NEW_FORMULA, NEW_STRUCTURE = "new_formula", "new_structure"
 Structures = Sequence["Structure | None"]
 
 
-def open_references(source: str, given: str | None) -> tuple[Reference, ...]:
+def open_references(source: str | None = None, given: str | None = None) -> tuple[Reference, ...]:
     """What novelty is judged against: training structures, formulas of the Materials Project, what is given.
 
     The training structures are those of the policy that is evaluated, where it has an index of them, else
     those of the bundled policy.
 
     Args:
-        source: What is evaluated.
+        source: What is evaluated; None for the training structures of the bundled policy.
         given: Structure files, an ``.npz`` index, a run for all that it has written, or a policy for its
             training structures.
 
@@ -44,7 +44,7 @@ def open_references(source: str, given: str | None) -> tuple[Reference, ...]:
         ConfigError: A policy without an index.
         StructureFileError: Nothing readable.
     """
-    policy = source if kind_of(source) == "policy" else None
+    policy = source if source is not None and kind_of(source) == "policy" else None
     if policy is not None and not (policy_path(policy) / TRAINING_INDEX).is_file():
         policy = None
     references = [Reference.training(policy), Reference.materials_project()]

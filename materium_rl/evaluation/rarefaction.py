@@ -72,14 +72,15 @@ def rarefaction(codes: ArrayLike, sizes: ArrayLike) -> tuple[Floats, Floats]:
 
 
 def mean_curve(runs: Sequence[tuple[Floats, Floats]]) -> Curve:
-    """Mean of the curves of M runs, with a band over samples and, from two runs on, over runs."""
+    """Mean of the curves of M runs; its band is over samples for one run, from two runs on over runs."""
     from scipy.stats import norm, t
 
     curves, errors = (np.array(part) for part in zip(*runs, strict=True))
     m, expected = len(curves), curves.mean(axis=0)
-    half = norm.ppf(TAILS[1]) * np.sqrt((errors**2).sum(axis=0)) / m
-    if m > 1:
-        half = np.hypot(half, t.ppf(TAILS[1], m - 1) * curves.std(axis=0, ddof=1) / np.sqrt(m))
+    if m == 1:
+        half = norm.ppf(TAILS[1]) * errors[0]
+    else:
+        half = t.ppf(TAILS[1], m - 1) * curves.std(axis=0, ddof=1) / np.sqrt(m)
     return Curve(expected, np.maximum(expected - half, 0.0), expected + half)
 
 

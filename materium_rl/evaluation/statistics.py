@@ -82,7 +82,7 @@ def minus(first: Statistic, second: Statistic) -> Statistic:
 def _lost_without(codes: NDArray[np.int64]) -> Floats:
     """1 for a row whose code (>= 0) no other row has, else 0."""
     _, inverse, counts = np.unique(codes, return_inverse=True, return_counts=True)
-    return ((counts[inverse] == 1) & (codes >= 0)).astype(np.float64)
+    return np.asarray((counts[inverse] == 1) & (codes >= 0), dtype=np.float64)
 
 
 class Bootstrap:
@@ -136,15 +136,12 @@ class Bootstrap:
             quotients: Floats = tops / bottoms + statistic.offset
         return quotients
 
-    def mean_values(self, runs: Sequence[Statistic], role: Role = "after", *, smooth: bool = True) -> Floats:
-        """Mean of a statistic over the runs of a recipe on each resample; rows are drawn for all alike."""
-        return np.asarray(np.mean([self.values(run, role, smooth=smooth) for run in runs], axis=0))
-
     def between_runs(self, values: Sequence[float], role: Role = "after") -> Floats:
         """R deviations of the mean of ``values``, one of each of M runs; 0 for a single run.
 
         Resampling a handful of runs shows too little of how they differ, so these are drawn from
-        Student's t with M - 1 degrees of freedom, independently for the two roles.
+        Student's t with M - 1 degrees of freedom, independently for the two roles. How the values differ
+        holds how the samples of each run vary.
         """
         if len(values) < 2:
             return np.zeros(self.n_boot)

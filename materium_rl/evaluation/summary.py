@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +15,22 @@ from materium_rl.evaluation.distributions import Population, coverage, distances
 from materium_rl.evaluation.evaluate import bundled_training_elements
 from materium_rl.evaluation.evaluate_report import ALL_DEFINITIONS, headline
 from materium_rl.evaluation.inputs import Source
-from materium_rl.evaluation.judgements import JUDGED, ON_HULL, energies, judges_of, title_of, version_of
+from materium_rl.evaluation.judgements import (
+    JUDGED,
+    ON_HULL,
+    energies,
+    judge_statistics,
+    judges_of,
+    title_of,
+    version_of,
+)
 from materium_rl.evaluation.judges import EVALUATOR, NOT_RELAXED, PROXY, RELAXED, REWARD, Panel
 from materium_rl.evaluation.known import Reference
 from materium_rl.evaluation.ladder import Share
 from materium_rl.evaluation.metrics import N_BOOT, STABLE_BELOW, Figure, Flags, figures, ratio_of
 from materium_rl.evaluation.properties import ALWAYS, NO_HISTOGRAM, Target, histogram, property_of, values_of
 from materium_rl.evaluation.record import EvaluationRecord, plain
-from materium_rl.evaluation.statistics import Bootstrap
+from materium_rl.evaluation.statistics import Bootstrap, Statistic
 from materium_rl.rewards.base import Invalid
 from materium_rl.rewards.catalogue.bandgap import BandGap
 
@@ -73,7 +81,8 @@ def record_of(judged: Judged, config: EvaluateConfig) -> EvaluationRecord:
     counter = _Counter(frame, config.seed)
     found = figures(frame, bundled_training_elements(), n_boot=N_BOOT, seed=config.seed)
     found["charge_neutral"] = counter.share(frame["charge_neutral"].to_numpy())
-    by_judge = {key: _judge(frame, key, panel, counter) for key in judges_of(frame)}
+    told = judge_statistics(frame)
+    by_judge = {key: _judge(frame, key, panel, told, counter) for key in judges_of(frame)}
     last = list(by_judge.values())[-1]
     everyone, samples = _populations(judged)
     content = {
@@ -130,13 +139,19 @@ class _Counter:
         self._bootstrap = Bootstrap(len(frame), n_boot=N_BOOT, seed=seed)
         self._all = np.ones(len(frame), dtype=np.bool_)
 
+    def figure(self, statistic: Statistic) -> Figure:
+        """A figure with its interval."""
+        return Figure(statistic.value, *self._bootstrap.interval(statistic))
+
     def share(self, flags: Flags, among: Flags | None = None) -> Figure:
         """Share of the flagged rows; of all, or among some."""
         among = self._all if among is None else among
         return ratio_of(self._bootstrap, flags & among, among)
 
 
-def _judge(frame: pd.DataFrame, key: str, panel: Panel, counter: _Counter) -> dict[str, Any]:
+def _judge(
+    frame: pd.DataFrame, key: str, panel: Panel, found: Mapping[str, Statistic], counter: _Counter
+) -> dict[str, Any]:
     missing = frame["valid"].to_numpy() & ~np.isfinite(energies(frame, key))
     left = missing & (key == RELAXED)
     if key == RELAXED:
@@ -148,7 +163,7 @@ def _judge(frame: pd.DataFrame, key: str, panel: Panel, counter: _Counter) -> di
         "measured": int(np.isfinite(energies(frame, key)).sum()),
         "failed": int((missing & ~left).sum()),
         "left": int(left.sum()),
-        "figures": {name: counter.share(frame[f"{key}.{name}"].to_numpy()) for name in JUDGED},
+        "figures": {name: counter.figure(found[f"{key}.{name}"]) for name in JUDGED},
     }
 
 

@@ -107,8 +107,8 @@ def _apart(verdicts: pd.DataFrame) -> tuple[Codes, Codes, Codes]:
     before it too, so the numbers of distinct codes rise from one to the next.
     """
     first, framework = _first_alike(verdicts), " " + verdicts["framework"].astype(str)
-    known, families = verdicts["swap_of_training"], verdicts["family_formula"]
-    proportions = families.map(_proportions, na_action="ignore")
+    known, families = verdicts["swap_of_training"], verdicts["family_formula"].astype("str")
+    proportions = families.map(_proportions, na_action="ignore").astype("str")
     return (
         _without(_codes(proportions + framework, first), known.notna()),
         _without(_codes(families + framework, first), known.isin([FAMILY_SWAP, RARE_EARTH_SWAP])),

@@ -118,10 +118,7 @@ def judge(subject: Subject, reference: Reference, min_distance: float) -> Verdic
     matched = _matched(subject, reference.index)
     relation = _relation(subject, reference, reference.index, min_distance, matched.get("standard"))
     tier = relation.tier
-    closest = min(
-        (_neighbour(subject, reference, row) for row in reference.closest(subject.amd)),
-        key=lambda neighbour: (neighbour.pdd, neighbour.row),
-    )
+    closest = _closest(subject, reference)
     neighbour = closest if relation.row is None else _neighbour(subject, reference, relation.row)
     new = {
         "new_formula": not known,
@@ -237,6 +234,17 @@ def _by_distortion(
         return _Relation(Tier.NEW_PROTOTYPE, True, True, False, reference.nearest_of(sites, subject.amd))
     row = index.framework_relative(subject.structure, fingerprint, min_distance)
     return _Relation(Tier.NEW_PROTOTYPE, True, True, row is None, row, distorted=row is not None)
+
+
+def _closest(subject: Subject, reference: Reference) -> Neighbour:
+    """Of the nearest by AMD the nearest by PDD, without asking those that cannot be nearer."""
+    (first, _), *others = reference.closest(subject.amd)
+    best = _neighbour(subject, reference, first)
+    for row, bound in others:
+        if bound >= best.pdd:
+            break
+        best = min(best, _neighbour(subject, reference, row), key=lambda neighbour: neighbour.pdd)
+    return best
 
 
 def _neighbour(subject: Subject, reference: Reference, row: int) -> Neighbour:

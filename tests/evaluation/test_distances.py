@@ -13,7 +13,7 @@ from materium_rl.evaluation.distances import K, amd, amd_distance, pdd, pdd_dist
 from tests.real_structures import aflow_structures, rock_salt, rutile
 
 SIMPLE_CUBIC = {1: 6, 2: 12, 3: 8, 4: 6, 5: 24, 6: 24, 8: 12, 9: 30}
-"""Squared distance in lattice constants -> lattice points at it: how often a sum of three squares gives it."""
+"""Squared distance in lattice constants -> lattice points at it: the ways to write it as three squares."""
 FCC = {0.5: 12, 1: 6, 1.5: 24, 2: 12, 2.5: 24, 3: 8, 3.5: 48}
 BCC = {0.75: 8, 1: 6, 2: 12, 2.75: 24, 3: 8, 4: 6, 4.75: 24, 5: 24}
 DIAMOND_FROM_A_SITE = {3 / 16: 4, 0.5: 12, 11 / 16: 12, 1: 6, 19 / 16: 12, 1.5: 24}
