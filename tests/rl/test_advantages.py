@@ -16,6 +16,15 @@ def test_two_groups_by_hand() -> None:
     assert advantages == pytest.approx(centred / centred.std())
 
 
+def test_spread_of_the_group_of_the_batch_or_none() -> None:
+    rewards = np.array([0.0, 1.0, 0.2, 0.6, 0.7, 0.7])
+    centred = np.array([-0.5, 0.5, -0.2, 0.2, 0.0, 0.0])
+    assert group_advantages(rewards, 2, scale="group") == pytest.approx([-1, 1, -1, 1, 0, 0])
+    assert group_advantages(rewards, 2, scale="none") == pytest.approx(centred)
+    batch = np.array([-0.5, 0.5, -0.2, 0.2]).std()  # the group without a difference does not count
+    assert group_advantages(rewards, 2, scale="batch") == pytest.approx(centred / batch)
+
+
 def test_failed_samples_neither_count_nor_learn() -> None:
     with_failure = group_advantages(np.array([0.1, np.nan, 0.5, 0.9]), 4)
     without = group_advantages(np.array([0.1, 0.5, 0.9]), 3)
