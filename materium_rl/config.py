@@ -173,7 +173,7 @@ class PPOConfig(Section):
     )
     value_coef: float = Field(0.1, gt=0, description="weight of the value loss")
     value_clip_range: float = Field(0.2, gt=0, description="how far an update may move the values of its batch")
-    value_learning_rate: float = Field(1e-3, gt=0, description="of the value head; falls like learning_rate")
+    value_learning_rate: float = Field(1e-3, gt=0, description="of the value head; constant")
 
 
 LOSS_TYPES = Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"]

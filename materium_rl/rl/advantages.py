@@ -106,6 +106,12 @@ def normalized_terms(scores: np.ndarray, weights: np.ndarray, group_size: int) -
     return parts.reshape(scores.shape)
 
 
+def teaching(advantages: np.ndarray, group_size: int) -> np.ndarray:
+    """Rows of the groups that hold an advantage other than 0, bool (B,)."""
+    used: np.ndarray = advantages.reshape(-1, group_size).any(axis=1).repeat(group_size)
+    return used
+
+
 def zero_spread_fraction(rewards: np.ndarray, group_size: int) -> float:
     """Share of groups in which all known rewards are equal."""
     grouped = rewards.reshape(-1, group_size)

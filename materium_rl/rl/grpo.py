@@ -27,7 +27,12 @@ from materium_rl.policies.modeling import CrystalForCausalLM
 from materium_rl.rewards.base import Outcome
 from materium_rl.rewards.score_table import ScoreTable
 from materium_rl.rewards.scoring import Scorer
-from materium_rl.rl.advantages import group_advantages, normalized_terms, zero_spread_fraction
+from materium_rl.rl.advantages import (
+    group_advantages,
+    normalized_terms,
+    teaching,
+    zero_spread_fraction,
+)
 from materium_rl.rl.arguments import trainer_arguments
 from materium_rl.rl.guards import Guards
 from materium_rl.rl.kl import KLController
@@ -134,10 +139,10 @@ class CrystalGRPOTrainer(GRPOTrainer):
             floors=self.guards.is_floor,
         )
         advantages += self._restoring(rollout, standard)
-        teaches = advantages.reshape(-1, size).any(axis=1)
-        self._metrics["train"]["frac_groups_skipped"].append(float(1 - teaches.mean()))
+        used = teaching(advantages, size)
+        self._metrics["train"]["frac_groups_skipped"].append(float(1 - used.mean()))
         mask = inputs["completion_mask"]
-        inputs["completion_mask"] = mask * torch.from_numpy(teaches.repeat(size)).to(mask)[:, None]
+        inputs["completion_mask"] = mask * torch.from_numpy(used).to(mask)[:, None]
         inputs["num_items_in_batch"] = inputs["completion_mask"].sum()
         inputs["advantages"] = torch.from_numpy(advantages).to(rollout.log_probs)
         return {"advantage": advantages}

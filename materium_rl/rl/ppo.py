@@ -50,6 +50,10 @@ class CrystalPPOTrainer(CrystalGRPOTrainer):
     ) -> dict[str, np.ndarray]:
         """Values, generalised advantages and the targets of the values, each (B, T).
 
+        The targets are the rewards to come themselves (lambda 1 for the critic, whatever that of the
+        advantages: VC-PPO, arXiv 2503.01491): with the reward at the end only, shorter ones mean that the
+        critic is taught by itself.
+
         What the guards remove from the rewards is removed before the critic sees them; what they add to push
         back a drift is added to the advantages of all tokens. Crystals that could not be measured teach
         nothing.
@@ -64,12 +68,13 @@ class CrystalPPOTrainer(CrystalGRPOTrainer):
         values = self._values_of(rollout) * mask
         per_token = token_rewards(rewards, self._penalties(inputs), mask)
         advantages = generalized_advantages(per_token, values, mask, self.config.rl.ppo.gae_lambda)
-        self._record_critic(values, rewards_to_go(per_token), measured)
+        returns = rewards_to_go(per_token)
+        self._record_critic(values, returns, measured)
         scaled = whiten(advantages, measured).clamp(-LARGEST, LARGEST)
         restoring = torch.from_numpy(self._restoring(rollout, standard)).to(scaled)
         inputs["advantages"] = (scaled + restoring[:, None]) * measured
         inputs["old_values"] = values
-        inputs["returns"] = (advantages + values) * mask
+        inputs["returns"] = returns
         inputs["value_mask"] = measured
         length = mask.sum(dim=1)
         return {
@@ -133,11 +138,18 @@ class CrystalPPOTrainer(CrystalGRPOTrainer):
         return loss + ppo.value_coef * value_loss
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """TRL's optimizer, with the value head at its own learning rate."""
+        """TRL's optimizer, with the value head as its last group."""
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
         head = {"params": list(self.value_head.parameters()), "weight_decay": 0.0}
         optimizer.add_param_group(head | {"lr": self.config.rl.ppo.value_learning_rate})
         return optimizer
+
+    def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
+        """TRL's schedule, but for the value head, whose rate is constant: it has to follow the policy."""
+        schedule = super().create_scheduler(*args, **kwargs)
+        schedule.lr_lambdas[-1] = _constant
+        self.optimizer.param_groups[-1]["lr"] = self.config.rl.ppo.value_learning_rate
+        return schedule
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """The trainer clears the gradients of the policy only."""
@@ -154,3 +166,7 @@ class CrystalPPOTrainer(CrystalGRPOTrainer):
         """Load the value head too."""
         super().restore_rollout_state(checkpoint)
         self.value_head.load(checkpoint)
+
+
+def _constant(_update: int) -> float:
+    return 1.0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from real_structures import aflow_structures, rock_salt, rutile
 
-from materium_rl.rl.advantages import group_advantages, normalized_terms, zero_spread_fraction
+from materium_rl.rl.advantages import group_advantages, normalized_terms, teaching, zero_spread_fraction
 from materium_rl.rl.guards import DESCRIPTORS, Guards, describe
 
 
@@ -40,6 +40,11 @@ def test_groups_without_a_difference_give_zero(rewards: list[float]) -> None:
 def test_zero_spread_groups_are_counted() -> None:
     rewards = np.array([0.1, 0.1, 0.0, 1.0, np.nan, np.nan])
     assert zero_spread_fraction(rewards, 2) == pytest.approx(2 / 3)
+
+
+def test_groups_without_an_advantage_do_not_teach() -> None:
+    advantages = np.array([0.0, 0.0, -1.0, 0.0, 0.0, 1e-3])
+    assert teaching(advantages, 2).tolist() == [False, False, True, True, True, True]
 
 
 def test_reward_that_is_linear_in_a_descriptor_teaches_nothing() -> None:
