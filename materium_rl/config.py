@@ -172,7 +172,9 @@ class PPOConfig(Section):
         0.95, ge=0, le=1, description="1 takes the advantages from the rewards alone, 0 from the values alone"
     )
     value_coef: float = Field(0.1, gt=0, description="weight of the value loss")
-    value_clip_range: float = Field(0.2, gt=0, description="how far an update may move the values of its batch")
+    value_clip_range: float = Field(
+        0.2, gt=0, description="how far an update may move the values of its batch"
+    )
     value_learning_rate: float = Field(1e-3, gt=0, description="of the value head; constant")
 
 
@@ -202,7 +204,9 @@ class RLConfig(Section):
     kl_horizon: int = Field(2560, ge=1, description="completions in which kl_coef adapts")
     clip_range: float = Field(0.2, gt=0)
     clip_range_high: float | None = Field(
-        None, gt=0, description="upper bound where it is another; of cispo that of the ratio itself, such as 5"
+        None,
+        gt=0,
+        description="upper bound where it is another; of cispo that of the ratio itself, such as 5",
     )
     loss_type: LOSS_TYPES = "dapo"
     importance_sampling_level: Literal["token", "sequence"] = Field(
@@ -234,7 +238,7 @@ class RLConfig(Section):
 
     @property
     def baseline_size(self) -> int:
-        """Completions that are compared with one another: a group, or the batch where a critic is the baseline."""
+        """Completions that are compared with one another: a group; with a critic the whole batch."""
         return self.batch_size if self.algorithm == "ppo" else self.group_size
 
     @model_validator(mode="after")

@@ -62,4 +62,6 @@ class ValueHead(nn.Module):
         try:
             self.load_state_dict(load_file(path))
         except RuntimeError as error:
-            raise PolicyError(f"{path} does not fit this policy: {' '.join(str(error).split())[:200]}") from error
+            raise PolicyError(
+                f"{path} does not fit this policy: {' '.join(str(error).split())[:200]}"
+            ) from error

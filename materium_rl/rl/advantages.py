@@ -24,8 +24,8 @@ def group_advantages(
     """Rewards relative to their group, in units of a spread.
 
     GRPO (DeepSeekMath, arXiv 2402.03300, section 4.1), by default with the spread of the batch instead of
-    the group's (arXiv 2508.08221). With descriptors, the part of the centred rewards that is linear in them is
-    removed too (ridge regression over the batch); of a floor descriptor only what pays for lowering it.
+    the group's (arXiv 2508.08221). With descriptors, the part of the centred rewards that is linear in them
+    is removed too (ridge regression over the batch); of a floor descriptor only what pays for lowering it.
 
     Args:
         rewards: (B,), groups adjacent; NaN marks what could not be measured.

@@ -78,8 +78,8 @@ def _check_same_updates(run: Path, config: FinetuneConfig) -> None:
         before, now = getattr(old, name), getattr(config.rl, name)
         if before != now:
             raise ConfigError(
-                f"the run {run} was made with rl.{name} {before}, so it cannot go on with {now}: leave that out, "
-                "or start another run"
+                f"the run {run} was made with rl.{name} {before}, so it cannot go on with {now}: "
+                "leave that out, or start another run"
             )
 
 

@@ -51,7 +51,7 @@ def generalized_advantages(rewards: Tensor, values: Tensor, mask: Tensor, gae_la
 
 
 def whiten(advantages: Tensor, mask: Tensor) -> Tensor:
-    """Advantages (B, T) less their mean, in units of their spread, over the tokens of the mask; 0 elsewhere."""
+    """Advantages (B, T) less their mean, in units of their spread, both over the mask; 0 elsewhere."""
     known = advantages[mask.bool()]
     if len(known) == 0 or float(spread := known.std(unbiased=False)) <= 1e-9:
         return torch.zeros_like(advantages)
@@ -70,7 +70,9 @@ def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
     return float(1 - (returns - values)[chosen].var(unbiased=False) / spread)
 
 
-def clipped_value_loss(values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, clip: float) -> Tensor:
+def clipped_value_loss(
+    values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, clip: float
+) -> Tensor:
     """Half the squared error of the values, the worse of plain and clipped, mean over the mask.
 
     Clipped values stay within ``clip`` of those of the rollout (PPO, arXiv 1707.06347, as in its reference

@@ -157,7 +157,9 @@ class CrystalGRPOTrainer(GRPOTrainer):
         """Steer the weight of the KL penalty by the KL divergence per token of the batch."""
         if self.config.rl.kl_target is None:
             return
-        kl = float(((inputs["old_per_token_logps"] - inputs["ref_per_token_logps"]) * mask).sum() / mask.sum())
+        kl = float(
+            ((inputs["old_per_token_logps"] - inputs["ref_per_token_logps"]) * mask).sum() / mask.sum()
+        )
         self._metrics["train"]["kl_coef"].append(self.kl.coef)
         self.kl.update(kl, len(mask))
         self._weigh_kl()

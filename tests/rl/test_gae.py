@@ -54,7 +54,9 @@ def test_a_perfect_critic_leaves_no_advantage() -> None:
 
 def test_the_reward_comes_with_the_last_token() -> None:
     mask = torch.tensor([[1, 1, 1], [1, 0, 0]])
-    found = token_rewards(torch.tensor([2.0, -1.0]), torch.tensor([[0.5, 0.25, 0.125], [0.5, 9.0, 9.0]]), mask)
+    found = token_rewards(
+        torch.tensor([2.0, -1.0]), torch.tensor([[0.5, 0.25, 0.125], [0.5, 9.0, 9.0]]), mask
+    )
     assert found.tolist() == [[-0.5, -0.25, 1.875], [-1.5, 0.0, 0.0]]
     assert rewards_to_go(found).tolist() == [[1.125, 1.625, 1.875], [-1.5, 0.0, 0.0]]
 

@@ -60,7 +60,7 @@ def ratios(level: str, a: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def kl_terms(level: str, a: dict[str, np.ndarray]) -> np.ndarray:
-    """KL penalty of each token: the estimator k3, weighted by the ratio as the samples are of another policy."""
+    """KL penalty of each token: estimator k3, weighted by the ratio, as another policy drew the samples."""
     difference = a["ref_per_token_logps"] - a["log_probs"]
     return 0.05 * (np.exp(difference) - difference - 1) * ratios(level, a)
 
@@ -112,7 +112,9 @@ def test_loss_by_hand(folder: Path, loss_type: str, level: str, high: float | No
         found = float(trainer._compute_loss(trainer.model, inputs).detach())
         longest = trainer.model.config.layout().max_completion_length
     terms = token_terms(loss_type, level, arrays, 0.2, high or 0.2) + kl_terms(level, arrays)
-    assert found == pytest.approx(expected_loss(loss_type, terms, arrays["completion_mask"], longest), rel=1e-4)
+    assert found == pytest.approx(
+        expected_loss(loss_type, terms, arrays["completion_mask"], longest), rel=1e-4
+    )
 
 
 @pytest.mark.parametrize("kl_in", ["loss", "reward"])

@@ -147,7 +147,10 @@ def test_kl_weight_is_steered(policy: Path, tmp_path: Path) -> None:
         (["rl.algorithm=ppo", "rl.importance_sampling_level=sequence"], "importance_sampling_level token"),
         (["rl.loss_type=cispo"], "needs clip_range_high of at least 1"),
         (["rl.loss_type=luspo"], "needs importance_sampling_level sequence"),
-        (["rl.loss_type=vespo", "rl.importance_sampling_level=sequence"], "needs importance_sampling_level token"),
+        (
+            ["rl.loss_type=vespo", "rl.importance_sampling_level=sequence"],
+            "needs importance_sampling_level token",
+        ),
         (["rl.minibatches=3"], "multiple of minibatches 3"),
         (["rl.kl_target=0.1", "rl.kl_coef=0"], "needs a kl_coef above 0"),
     ],
