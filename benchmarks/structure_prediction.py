@@ -3,10 +3,11 @@
     python benchmarks/structure_prediction.py --data mp_val.csv.gz --samples 20
 
 For every structure of a file that the policy has not seen, samples crystals of its composition (the grammar
-spends exactly its atoms) and asks whether pymatgen's StructureMatcher finds the known structure among the
-first one and among all of them (ltol 0.3, stol 0.5, angle 10, the setting of CDVAE and DiffCSP). The RMSE is
-that of the best match, divided by (volume / sites)^(1/3), averaged over what was matched. ``--formula-only``
-leaves the number of formula units to the policy. Intervals are bootstrapped over structures.
+spends exactly its atoms, and a policy that has learnt conditions is told formula and number of sites) and
+asks whether pymatgen's StructureMatcher finds the known structure among the first one and among all of them
+(ltol 0.3, stol 0.5, angle 10, the setting of CDVAE and DiffCSP). The RMSE is that of the best match,
+divided by (volume / sites)^(1/3), averaged over what was matched. ``--formula-only`` leaves the number of
+formula units to the policy, ``--untold`` gives no conditions. Intervals are bootstrapped over structures.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import torch
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Structure
 
+from materium_rl.conditions import Conditions
 from materium_rl.constraints import Constraints
 from materium_rl.datasets import read_reduced, tokenize
 from materium_rl.policies.loading import Policy, load_policy
@@ -29,19 +31,38 @@ from materium_rl.policies.sampling import sample, sequence_seeds
 BATCH = 256
 
 
-def sampled(policy: Policy, wanted: list[Structure], n: int, seed: int, sites: bool) -> list[list[Structure]]:
+def sampled(
+    policy: Policy, wanted: list[Structure], n: int, options: argparse.Namespace
+) -> list[list[Structure]]:
     """N samples of the composition of each wanted structure."""
+    formulas = [s.composition.reduced_formula for s in wanted]
+    sizes = [None if options.formula_only else len(s) for s in wanted]
     requests = [
-        Constraints(formula=s.composition.reduced_formula, n_sites=str(len(s)) if sites else None)
-        for s in wanted
+        Constraints(formula=formula, n_sites=None if size is None else str(size))
+        for formula, size in zip(formulas, sizes, strict=True)
     ]
+    told = None
+    if not options.untold and "formula" in (policy.model.config.condition_statistics or {}):
+        told = policy.model.encode_conditions(
+            [
+                Conditions(formula=formula) if size is None else Conditions(formula=formula, n_sites=size)
+                for formula, size in zip(formulas, sizes, strict=True)
+            ]
+        )
     rows = np.repeat(np.arange(len(wanted)), n)
     found: list[list[Structure]] = [[] for _ in wanted]
     for first in range(0, len(rows), BATCH):
         part = rows[first : first + BATCH]
         chosen, row = np.unique(part, return_inverse=True)
         rules = policy.model.grammar.rules([requests[i] for i in chosen], row=torch.from_numpy(row))
-        drawn = sample(policy.model, sequence_seeds(seed, len(part), first=first), rules=rules)
+        drawn = sample(
+            policy.model,
+            sequence_seeds(options.seed, len(part), first=first),
+            rules=rules,
+            temperature=options.temperature,
+            conditions=told and told.at(part),
+            guidance=options.guidance,
+        )
         for i, ids in zip(part, drawn.ids, strict=True):
             found[i].append(policy.codec.decode(ids.tolist()))
     return found
@@ -72,6 +93,9 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=20, help="samples for each structure")
     parser.add_argument("--limit", type=int, help="only so many structures, drawn with the seed")
     parser.add_argument("--formula-only", action="store_true", help="leave the number of sites to the policy")
+    parser.add_argument("--untold", action="store_true", help="constraints only, no conditions")
+    parser.add_argument("--guidance", type=float, default=1.0, help="of the conditions")
+    parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -83,10 +107,14 @@ def main() -> None:
     known = [r.structure for r in result.rows if len(r.structure) <= limit]
     if arguments.limit:
         known = [known[i] for i in rng.permutation(len(known))[: arguments.limit]]
-    found = sampled(policy, known, arguments.samples, arguments.seed, not arguments.formula_only)
+    found = sampled(policy, known, arguments.samples, arguments)
     table = np.stack([distances(s, candidates) for s, candidates in zip(known, found, strict=True)])
     given = "formula" if arguments.formula_only else "formula and number of sites"
-    print(f"{len(known)} structures of {arguments.data.name}, seed {arguments.seed}, given: {given}.\n")
+    print(
+        f"{len(known)} structures of {arguments.data.name}, seed {arguments.seed}, given: {given}; "
+        f"temperature {arguments.temperature:g}, guidance {arguments.guidance:g}"
+        f"{', untold' * arguments.untold}.\n"
+    )
     print("| policy | samples | matched, % | RMSE |\n|---|--:|--:|--:|")
     for k in sorted({1, arguments.samples}):
         print(row(arguments.policy, table, k, rng))

@@ -69,11 +69,22 @@ def structures_match(
     a, b = strip_oxidation_states(a), strip_oxidation_states(b)
     if a.composition.reduced_formula != b.composition.reduced_formula:
         return False
-    return bool(_matcher(ltol, stol, angle_tol).fit(a, b))
+    return bool(structure_matcher(ltol, stol, angle_tol).fit(a, b))
+
+
+def matching_cell(structure: Structure) -> Structure:
+    """The cell in which StructureMatcher compares: plain elements, Niggli-reduced, then primitive."""
+    return strip_oxidation_states(structure).get_reduced_structure("niggli").get_primitive_structure()
+
+
+def cells_match(a: Structure, b: Structure, matcher: StructureMatcher) -> bool:
+    """What ``matcher.fit`` says of two structures whose ``matching_cell`` is at hand; most of its time."""
+    return len(a) == len(b) and bool(matcher.fit(a, b, skip_structure_reduction=True))
 
 
 @lru_cache(maxsize=8)
-def _matcher(ltol: float, stol: float, angle_tol: float) -> StructureMatcher:
+def structure_matcher(ltol: float = 0.2, stol: float = 0.3, angle_tol: float = 5.0) -> StructureMatcher:
+    """The matcher of ``structures_match``."""
     from pymatgen.core.structure_matcher import ElementComparator, StructureMatcher
 
     return StructureMatcher(

@@ -33,8 +33,7 @@ class NearestRows:
         self._table = table
         self._rows = np.arange(len(table)) if rows is None else rows
         self._size = table.shape[1] if size is None else size
-        self._few = len(self._rows) <= _FEW
-        self._tree: cKDTree | None = None
+        self._tree = None if len(self._rows) <= _FEW else self._built()
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -43,16 +42,16 @@ class NearestRows:
         """Rows and distances of the ``count`` nearest, or of all where there are fewer; equals by row."""
         query = fingerprint[: self._size]
         rows = self._rows
-        if not self._few:
-            rows = self._candidates(query, count)
+        if self._tree is not None:
+            rows = self._candidates(self._tree, query, count)
         return self._sorted(query, rows)[:count]
 
     def within(self, fingerprint: NDArray[np.float32], radius: float) -> list[tuple[int, float]]:
         """Rows and distances of those nearer than ``radius``, the nearest first; equals by row."""
         query = fingerprint[: self._size]
         rows = self._rows
-        if not self._few:
-            rows = self._rows_at(self._built().query_ball_point(query, radius + _SLACK, p=np.inf))
+        if self._tree is not None:
+            rows = self._rows_at(self._tree.query_ball_point(query, radius + _SLACK, p=np.inf))
         return [(row, distance) for row, distance in self._sorted(query, rows) if distance < radius]
 
     def _sorted(self, query: NDArray[np.float32], rows: NDArray[np.int64]) -> list[tuple[int, float]]:
@@ -66,18 +65,14 @@ class NearestRows:
     def _distances(self, query: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
         return np.abs(self._table[rows, : self._size] - query).max(axis=1, initial=0.0)  # type: ignore[no-any-return]
 
-    def _candidates(self, query: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+    def _candidates(self, tree: cKDTree, query: NDArray[np.float32], count: int) -> NDArray[np.int64]:
         """Rows among which the ``count`` nearest are, and those as near as the last, in rising order."""
-        tree = self._built()
         reach, places = tree.query(query, k=count + _SPARE, p=np.inf)
         if reach[-1] < reach[count - 1] + _SLACK:  # more may be as near; this search is slower
             places = tree.query_ball_point(query, reach[count - 1] + _SLACK, p=np.inf)
         return self._rows_at(places)
 
     def _built(self) -> cKDTree:
-        if self._tree is None:
-            from scipy.spatial import cKDTree
+        from scipy.spatial import cKDTree
 
-            points = self._table[self._rows, : self._size]
-            self._tree = cKDTree(points, balanced_tree=False)
-        return self._tree
+        return cKDTree(self._table[self._rows, : self._size], balanced_tree=False)
