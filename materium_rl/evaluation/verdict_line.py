@@ -65,8 +65,6 @@ def _warnings(before: Figures, after: Figures, changes: Changes) -> list[str]:
     warnings = []
     if swapped(changes) >= MOSTLY_SWAPS:
         warnings.append(f"substitution only, {_percent(swapped(changes))} of the gain: ")
-    elif gained and changes.figures["sun_new"].difference.low <= 0:
-        warnings.append("no certain gain but by substitution: ")
     if signs := _collapse(before, after, changes):
         warnings.append(f"{'novelty by collapse' if gained else 'collapse'}: {', '.join(signs)}; ")
     if not gained:
@@ -92,10 +90,11 @@ def _gain(changes: Changes) -> list[str]:
     if not changes.gain:
         return []
     kinds = (RARE_EARTH_SWAP, FAMILY_SWAP, COLOURING, NO_SWAP)
+    doubt = "" if changes.figures["sun_new"].is_certain else ", within the uncertainty"
     rare, other, colours, new = (_percent(changes.gain[kind].value) for kind in kinds)
     return [
         f"{rare} of the gain is rare-earth substitution, {other} other substitution in a family, {colours} "
-        f"other colouring, {new} new arrangements"
+        f"other colouring, {new} new arrangements{doubt}"
     ]
 
 

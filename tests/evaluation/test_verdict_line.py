@@ -107,7 +107,8 @@ def test_small_loss_too_and_a_large_one_is_a_loss() -> None:
 
 def test_uncertain_part_of_a_certain_gain() -> None:
     said = line([*different(11), *swaps(30)])
-    assert said.startswith("no certain gain but by substitution: S.U.N.")
+    assert said.startswith("S.U.N. 6.0 -> 20.5 %")
+    assert "10 % new arrangements, within the uncertainty; " in said
 
 
 def test_drift_and_seeds() -> None:
