@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from comparison_folder import write_comparison
 from pymatgen.core import Lattice, Structure
 from real_structures import rock_salt
 from small_run import write_run
@@ -16,6 +17,7 @@ from materium_rl import cli
 from materium_rl.config import FinetuneConfig, PretrainConfig, load_config
 from materium_rl.errors import ConfigError
 from materium_rl.evaluation import export
+from materium_rl.evaluation.report.page import write_report
 from materium_rl.resources import POLICY_FILES, bundled_policies
 from materium_rl.rewards import registry
 from materium_rl.rewards.base import Measurement
@@ -111,6 +113,8 @@ def test_command_of_the_documentation_parses(
         (tmp_path / "runs" / "x").mkdir(parents=True)
         for name in POLICY_FILES:
             (tmp_path / "runs" / "x" / name).touch()
+    elif arguments[0] == "report":
+        write_report(write_comparison(tmp_path / "comparison"))
     before = sorted(tmp_path.rglob("*.*"))
     done = CliRunner().invoke(cli.app, [*arguments, *(["--dry-run"] if arguments[0] in DRY else [])])
     assert done.exception is None, f"{page}: {line}: {done.exception} {done.output}"

@@ -25,6 +25,7 @@ from materium_rl.evaluation.differences import Change, Changes
 from materium_rl.evaluation.evaluate import CAVEAT, HELD_OUT_GAP, LABEL
 from materium_rl.evaluation.metrics import DEFINITIONS, STABLE_BELOW, Figure
 from materium_rl.evaluation.plots import plot_comparison
+from materium_rl.evaluation.report.page import REPORT, write_report
 from materium_rl.evaluation.table import markdown_definitions, markdown_table, print_table, ratio
 from materium_rl.files import atomic_path
 from materium_rl.runs import COMPARISON
@@ -52,6 +53,7 @@ def write_comparison(comparison: Comparison) -> None:
         plot_rarefaction(comparison.sizes, comparison.curves, folder / RAREFACTION_PICTURE, title=title)
         if comparison.trajectories:
             plot_trajectories(comparison.trajectories, folder / TRAJECTORY_PICTURE)
+        write_report(folder)
 
 
 def record(comparison: Comparison) -> dict[str, Any]:
@@ -102,7 +104,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
 
 def _files(comparison: Comparison) -> list[str]:
     pictures = [PICTURE, RAREFACTION_PICTURE, *([TRAJECTORY_PICTURE] if comparison.trajectories else [])]
-    return ["report.md", *pictures, COMPARISON, *(c.samples_file for c in comparison.everything)]
+    return [REPORT, "report.md", *pictures, COMPARISON, *(c.samples_file for c in comparison.everything)]
 
 
 def _samples(compared: Compared) -> pd.DataFrame:
