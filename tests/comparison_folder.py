@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,9 @@ def write_comparison(folder: Path) -> Path:
             for d in DEFINITIONS
         }
         figures["sun"] = {"value": 0.2 + 0.2 * k, "low": 0.1 + 0.2 * k, "high": 0.3 + 0.2 * k}
+        for judge, key in product(("reward", "evaluator"), ("stable", "metastable", "sun", "msun")):
+            figures[f"{judge}.{key}"] = {"value": 0.1 + 0.25 * k, "low": None, "high": None}
+            figures[f"{judge}.{key}_structure"] = figures[f"{judge}.{key}"]
         figures["element_divergence"] = {"value": None, "low": None, "high": None}
         policies.append(
             {
@@ -169,6 +173,13 @@ def _changes(policies: list[dict[str, Any]]) -> dict[str, Any]:
         for step, figures in ((0, before["figures"]), (10, after["figures"]))
     ]
     return {
+        "panel": {
+            "reward_potentials": ["chgnet"],
+            "evaluator": "sevenn",
+            "label": "independent",
+            "reason": "",
+            "titles": {"reward": "CHGNet", "evaluator": "SevenNet-0"},
+        },
         "differences": {AFTER: changes, "before-best": changes},
         "rarefaction": {
             "sizes": [1, 4, 7],

@@ -70,6 +70,16 @@ class Rarefaction(Record):
     )
 
 
+class JudgesRecord(Record):
+    """Who judges stability; the figures of a judge have its name before their key, as ``evaluator.sun``."""
+
+    reward_potentials: tuple[str, ...] = Field(description="what the reward uses, or is assumed to use")
+    evaluator: str | None
+    label: str = Field(description="of the second judge: independent, or optimised proxy")
+    reason: str = Field(description="why it is a proxy; empty if it is none")
+    titles: dict[str, str] = Field(description="reward, evaluator, relaxed -> who that is")
+
+
 class ControlRecord(PolicyRecord):
     """What the baseline reaches without fine-tuning."""
 
@@ -124,6 +134,7 @@ class ComparisonRecord(Record):
     differences: dict[str, Changes] = Field(
         {}, description="name of each policy and control after the baseline -> how it differs from that"
     )
+    panel: JudgesRecord | None = None
     rarefaction: Rarefaction | None = None
     controls: tuple[ControlRecord, ...] = ()
     cost: dict[str, CostRecord] = Field({}, description="by name, of fine-tuned policies and controls")
