@@ -108,7 +108,8 @@ def test_command_of_the_documentation_parses(
         write_structures([rock_salt()] * 3, tmp_path / "crystals")
         monkeypatch.setattr(export, "LEMAT_SAMPLES", 3)
     elif arguments[0] in ("generate", "compare", "evaluate"):
-        write_structures([rock_salt()], tmp_path / "crystals")
+        if arguments[0] == "evaluate":
+            write_structures([rock_salt()], tmp_path / "crystals")
         (tmp_path / "runs" / "x").mkdir(parents=True)
         for name in POLICY_FILES:
             (tmp_path / "runs" / "x" / name).touch()

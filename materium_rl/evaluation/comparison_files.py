@@ -12,7 +12,7 @@ from rich.console import Console
 
 from materium_rl import __version__
 from materium_rl.evaluation.comparison import Compared, Comparison, Control, Trajectory
-from materium_rl.evaluation.comparison_judges import judge_tables, panel_record, who_judges
+from materium_rl.evaluation.comparison_judges import apart, judge_tables, panel_record, who_judges
 from materium_rl.evaluation.comparison_tables import (
     markdown_controls,
     markdown_costs,
@@ -21,7 +21,7 @@ from materium_rl.evaluation.comparison_tables import (
 )
 from materium_rl.evaluation.costs import CALLS, gain_per
 from materium_rl.evaluation.curves import plot_rarefaction, plot_trajectories
-from materium_rl.evaluation.differences import Changes
+from materium_rl.evaluation.differences import Change, Changes
 from materium_rl.evaluation.evaluate import CAVEAT, HELD_OUT_GAP, LABEL
 from materium_rl.evaluation.metrics import DEFINITIONS, STABLE_BELOW, Figure
 from materium_rl.evaluation.plots import plot_comparison
@@ -36,6 +36,13 @@ if TYPE_CHECKING:
 PICTURE = "novelty_before_after.png"
 RAREFACTION_PICTURE = "rarefaction.png"
 TRAJECTORY_PICTURE = "trajectory.png"
+AGAINST = {
+    "sun": "S.U.N.",
+    "sun_new": "new arrangements",
+    "sun_on_target": "S.U.N. and on target",
+    "sun_frameworks": "frameworks",
+}
+"""What is said of a recipe against a control."""
 
 
 def write_comparison(comparison: Comparison) -> None:
@@ -146,13 +153,13 @@ def _policy(compared: Compared, found: Mapping[str, Figure]) -> dict[str, Any]:
         "requested": len(evaluations[0].frame),
         "training_seeds": compared.seeds,
         "runs": [
-            {"policy": run.source, "figures": _figures(run.evaluation.figures)} for run in compared.runs
+            {"policy": run.source, **_figures_and_judges(run.evaluation.figures)} for run in compared.runs
         ],
         "seconds": {
             "sampling": round(sum(run.sampling_seconds for run in compared.runs), 1),
             "scoring": round(sum(evaluation.seconds for evaluation in evaluations), 1),
         },
-        "figures": _figures(found),
+        **_figures_and_judges(found),
     }
 
 
@@ -192,13 +199,26 @@ def _trajectory(trajectory: Trajectory) -> dict[str, Any]:
 
 
 def _changes(found: Changes) -> dict[str, Any]:
+    plain, judged = apart(found.figures)
     return {
         "runs": list(found.n_runs),
-        "figures": {
-            key: {"difference": _figure(change.difference), "ratio": _figure(change.ratio)}
-            for key, change in found.figures.items()
+        "figures": {key: _change(change) for key, change in plain.items()},
+        "judges": {
+            judge: {key: _change(change) for key, change in of.items()} for judge, of in judged.items()
         },
         "gain": _figures(found.gain),
+    }
+
+
+def _change(change: Change) -> dict[str, dict[str, float | None]]:
+    return {"difference": _figure(change.difference), "ratio": _figure(change.ratio)}
+
+
+def _figures_and_judges(found: Mapping[str, Figure]) -> dict[str, Any]:
+    plain, judged = apart(found)
+    return {
+        "figures": _figures(plain),
+        "judges": {judge: _figures(figures) for judge, figures in judged.items()},
     }
 
 
@@ -294,9 +314,9 @@ def _against(comparison: Comparison) -> list[str]:
     for control, against in comparison.against_controls.items():
         for name, found in against.items():
             parts = []
-            for key, title in (("sun", "S.U.N."), ("sun_frameworks", "frameworks")):
+            for key, title in AGAINST.items():
                 if change := found.figures.get(key):
-                    scale, unit = (100, " points") if key == "sun" else (1, "")
+                    scale, unit = (1, "") if key == "sun_frameworks" else (100, " points")
                     gain = change.difference
                     parts.append(
                         f"{title} {scale * gain.value:+.1f}{unit} "
