@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from materium_rl.runs import COMPARISON
 EVIL = "</script><script>document.title='run'</script><img src=x onerror=\"document.title='run'\">"
 """As the name of a policy, a formula, a reason and so on."""
 BEFORE, AFTER = "before", f"after {EVIL}"
+BY_JUDGE = ("stable", "metastable", "sun", "msun", "sun_structure", "msun_structure")
 REWARDS = ("validity", "stability", "novelty", "bandgap")
 
 
@@ -97,10 +97,8 @@ def write_comparison(folder: Path) -> Path:
             d.key: {"value": (k + 1) * (0.25 if d.unit == "%" else 4), "low": None, "high": None}
             for d in DEFINITIONS
         }
+        share = {"value": 0.1 + 0.25 * k, "low": None, "high": None}
         figures["sun"] = {"value": 0.2 + 0.2 * k, "low": 0.1 + 0.2 * k, "high": 0.3 + 0.2 * k}
-        for judge, key in product(("reward", "evaluator"), ("stable", "metastable", "sun", "msun")):
-            figures[f"{judge}.{key}"] = {"value": 0.1 + 0.25 * k, "low": None, "high": None}
-            figures[f"{judge}.{key}_structure"] = figures[f"{judge}.{key}"]
         figures["element_divergence"] = {"value": None, "low": None, "high": None}
         policies.append(
             {
@@ -110,6 +108,7 @@ def write_comparison(folder: Path) -> Path:
                 "requested": len(rows),
                 "seconds": {"sampling": 1.0, "scoring": 2.0},
                 "figures": figures,
+                "judges": dict.fromkeys(("reward", "evaluator"), dict.fromkeys(BY_JUDGE, share)),
             }
         )
     record = {

@@ -34,6 +34,9 @@ class PolicyRecord(Record):
     requested: int = Field(ge=1, description="structures requested: the denominator of every share")
     seconds: dict[str, float] = Field(description="wall time by step of the work")
     figures: dict[str, Estimate] = Field(description="by the key of their definition")
+    judges: dict[str, dict[str, Estimate]] = Field(
+        {}, description="reward, evaluator, relaxed -> stable, metastable, sun and so on by that judge"
+    )
 
 
 class Change(Record):
@@ -48,6 +51,7 @@ class Changes(Record):
 
     runs: tuple[int, int] = Field(description="training runs before and after")
     figures: dict[str, Change] = Field(description="by the key of their definition")
+    judges: dict[str, dict[str, Change]] = Field({}, description="the same by each judge of stability")
     gain: dict[str, Estimate] = Field(
         description="shares of the gain in S.U.N. by what it is made of; empty without a certain gain"
     )
@@ -71,7 +75,7 @@ class Rarefaction(Record):
 
 
 class JudgesRecord(Record):
-    """Who judges stability; the figures of a judge have its name before their key, as ``evaluator.sun``."""
+    """Who judges stability."""
 
     reward_potentials: tuple[str, ...] = Field(description="what the reward uses, or is assumed to use")
     evaluator: str | None

@@ -18,9 +18,7 @@ def judges_section(record: ComparisonRecord) -> list[Section]:
     if panel is None or not asked:
         return []
     last = asked[-1]
-    series = {
-        p.name: [scaled(p.figures.get(f"{last}.{d.key}"), 100) for d in BY_JUDGE] for p in record.policies
-    }
+    series = {p.name: [scaled(p.judges[last].get(d.key), 100) for d in BY_JUDGE] for p in record.policies}
     told = "; ".join(
         f"{d.title}: " + ", ".join(f"{name} {values[i][0]:.1f} %" for name, values in series.items())
         for i, d in enumerate(BY_JUDGE)
@@ -50,7 +48,7 @@ def label_of(panel: JudgesRecord, judge: str) -> str:
 
 
 def _has(record: ComparisonRecord, judge: str) -> bool:
-    return all(f"{judge}.{d.key}" in p.figures for p in record.policies for d in BY_JUDGE)
+    return all(judge in p.judges for p in record.policies)
 
 
 def _table(record: ComparisonRecord, judge: str, label: str) -> Table:
@@ -58,9 +56,8 @@ def _table(record: ComparisonRecord, judge: str, label: str) -> Table:
     own = {p.name: record.differences[p.name] for p in record.policies if p.name in record.differences}
     rows = []
     for d in BY_JUDGE:
-        key = f"{judge}.{d.key}"
-        cells = [cell(d, figure_of(p.figures[key])) for p in record.policies]
-        cells += [change_cells(d, found.figures.get(key))[0] for found in own.values()]
+        cells = [cell(d, figure_of(p.judges[judge].get(d.key))) for p in record.policies]
+        cells += [change_cells(d, found.judges.get(judge, {}).get(d.key))[0] for found in own.values()]
         rows.append(Row(d.title, tuple(cells), f"judge-{d.key}", "%"))
     columns = (*(p.name for p in record.policies), *(f"{name}, difference" for name in own))
     return Table(f"{record.panel.titles[judge]}: {label}", columns, tuple(rows))
