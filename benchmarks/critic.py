@@ -3,8 +3,8 @@
     materium-rl finetune --reward stability --gate validity --algorithm ppo --steps 30 --seed 0 --run runs/critic
     python benchmarks/critic.py runs/critic --out docs/images/critic.png
 
-Explained variance of the rewards of a batch by the values that its tokens had before the critic learned from it:
-1 is a perfect critic, 0 one that knows the mean only.
+Explained variance of the rewards of a batch by the values that its tokens had before the critic learned from
+it: 1 is a perfect critic, 0 one that knows the mean only.
 """
 
 from __future__ import annotations
@@ -34,9 +34,8 @@ def main() -> None:
     explained = [row["critic/explained_variance"] for row in rows]
     first = next((step for step, value in zip(steps, explained, strict=True) if value > WANTED), None)
     later = explained[len(explained) // 2 :]
-    print(
-        f"{len(steps)} steps; above {WANTED} at step {first}; mean of the second half {sum(later) / len(later):.2f}"
-    )
+    mean = sum(later) / len(later)
+    print(f"{len(steps)} steps; above {WANTED} at step {first}; mean of the second half {mean:.2f}")
     figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
     axes.plot(steps, explained, marker=".", label="explained variance")
     axes.plot(steps, [row["reward"] for row in rows], color="0.6", label="mean reward (stability)")
