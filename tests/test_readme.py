@@ -110,9 +110,10 @@ def test_command_of_the_documentation_parses(
     elif arguments[0] in ("generate", "compare", "evaluate"):
         if arguments[0] == "evaluate":
             write_structures([rock_salt()], tmp_path / "crystals")
-        (tmp_path / "runs" / "x").mkdir(parents=True)
-        for name in POLICY_FILES:
-            (tmp_path / "runs" / "x" / name).touch()
+        for run in ("x", "a0", "a1", "a2", "b"):
+            (tmp_path / "runs" / run).mkdir(parents=True)
+            for name in POLICY_FILES:
+                (tmp_path / "runs" / run / name).touch()
     elif arguments[0] == "report":
         write_report(write_comparison(tmp_path / "comparison"))
     before = sorted(tmp_path.rglob("*.*"))
