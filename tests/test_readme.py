@@ -24,7 +24,7 @@ from materium_rl.config import (
     save_config,
 )
 from materium_rl.errors import ConfigError
-from materium_rl.evaluation import export
+from materium_rl.evaluation.discoveries import export
 from materium_rl.evaluation.report.page import write_report
 from materium_rl.resources import POLICY_FILES, bundled_policies
 from materium_rl.rewards import registry

@@ -12,9 +12,9 @@ import torch
 
 from materium_rl.config import EvaluateConfig, RewardConfig, read_yaml
 from materium_rl.errors import ConfigError, did_you_mean
-from materium_rl.evaluation.evaluate import sample_structures
-from materium_rl.evaluation.judges import choose
-from materium_rl.evaluation.properties import Target
+from materium_rl.evaluation.evaluate.judges import choose
+from materium_rl.evaluation.evaluate.properties import Target
+from materium_rl.evaluation.scored import sample_structures
 from materium_rl.hub import is_hub_id
 from materium_rl.policies.loading import load_policy
 from materium_rl.resources import POLICY_FILES, bundled_policies, file_sha256, is_policy, policy_path

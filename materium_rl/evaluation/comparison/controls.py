@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from materium_rl.config import CompareConfig, RewardConfig
-from materium_rl.evaluation.entries import FinetuneRun
-from materium_rl.evaluation.evaluate import sample_structures
+from materium_rl.evaluation.comparison.entries import FinetuneRun
+from materium_rl.evaluation.scored import sample_structures
 from materium_rl.policies.loading import Policy
 from materium_rl.rewards.base import Invalid, Outcome
 from materium_rl.rewards.execution.batches import Progress
