@@ -171,11 +171,9 @@ class PPOConfig(Section):
     gae_lambda: float = Field(
         0.95, ge=0, le=1, description="1 takes the advantages from the rewards alone, 0 from the values alone"
     )
-    value_coef: float = Field(0.1, gt=0, description="weight of the value loss")
-    value_clip_range: float = Field(
-        0.2, gt=0, description="how far an update may move the values of its batch"
-    )
+    value_clip_range: float = Field(0.2, gt=0, description="how far one step may move a value")
     value_learning_rate: float = Field(1e-3, gt=0, description="of the value head; constant")
+    value_batches: int = Field(4, ge=1, description="batches, the newest ones, that the critic learns from")
 
 
 LOSS_TYPES = Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"]

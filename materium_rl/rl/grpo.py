@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -45,6 +45,18 @@ from materium_rl.token_layout import TokenClass
 from materium_rl.tokenizer import CrystalTokenizer
 
 ROLLOUT_STATE = "rollout_state.pt"
+
+
+class Part(Protocol):
+    """What remembers something from step to step."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it remembers."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore ``state_dict``."""
+        ...
 
 
 class CrystalGRPOTrainer(GRPOTrainer):
@@ -282,7 +294,7 @@ class CrystalGRPOTrainer(GRPOTrainer):
         torch.save({name: part.state_dict() for name, part in self._parts.items()}, folder / ROLLOUT_STATE)
 
     @property
-    def _parts(self) -> dict[str, Guards | ReplayBuffer | KLController]:
+    def _parts(self) -> dict[str, Part]:
         return {"guards": self.guards, "replay": self.replay, "kl": self.kl}
 
     def restore_rollout_state(self, checkpoint: Path) -> None:
