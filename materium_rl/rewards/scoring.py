@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -29,7 +29,7 @@ from materium_rl.rewards.execution.batches import Progress
 from materium_rl.rewards.execution.cache import GIGABYTE, CacheSettings
 from materium_rl.rewards.execution.measuring import Plan, Sample, call, import_provider, load_reward
 from materium_rl.rewards.execution.workers import RayBackend
-from materium_rl.rewards.expression import Term, format_expression, parse
+from materium_rl.rewards.expression import TARGET, Term, format_expression, parse
 from materium_rl.rewards.score_table import SKIPPED, ScoredSample, ScoreTable, TermScore
 from materium_rl.rewards.shared import sharing
 from materium_rl.rewards.term_scores import TermScorer
@@ -38,6 +38,8 @@ from materium_rl.structures import strip_oxidation_states
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
+SOME_TARGET = 1
+"""Stands in for a target that each sample has its own of: what is measured does not depend on it."""
 DEFAULT_GATES = ("validity", "stability", "uniqueness")
 MIN_ROWS_TO_STOP = 16
 
@@ -103,7 +105,9 @@ class Scorer:
         needed = (work for name in self._batch_names for work in self._rewards[name].requires)
         self._shared = tuple(dict.fromkeys([*shared, *needed]))
         plan = Plan(
-            terms=tuple(terms[n] for n, reward in self._rewards.items() if reward.scope == "structure"),
+            terms=tuple(
+                _measured(terms[n]) for n, reward in self._rewards.items() if reward.scope == "structure"
+            ),
             screens=tuple(n for n in self.gates if self._rewards[n].screening),
             shared=self._shared,
             plugins=tuple(str(Path(path).resolve()) for path in plugins),
@@ -160,8 +164,31 @@ class Scorer:
     ) -> None:
         self.close()
 
+    def check_prompts(self, names: Collection[str]) -> None:
+        """Check that samples are asked for whatever a reward of them takes as its target.
+
+        Args:
+            names: Conditions that every sample has a value of.
+
+        Raises:
+            ConfigError: A reward's target is the prompt, and there is none.
+        """
+        for name, scorer in self._scorers.items():
+            wanted = self._rewards[name].prompted_by
+            if scorer.prompted and set(wanted).isdisjoint(names):
+                found = ", ".join(names) or "nothing"
+                raise ConfigError(
+                    f"{name}(target=prompt) needs samples that are asked for {' or '.join(wanted)}, but they "
+                    f"are asked for {found}: add --set prompts.conditions.{wanted[0]}=..., or write a number "
+                    "as the target"
+                )
+
     def score(
-        self, structures: Sequence[Structure | Invalid | None], progress: Progress | None = None
+        self,
+        structures: Sequence[Structure | Invalid | None],
+        progress: Progress | None = None,
+        *,
+        asked: Sequence[Mapping[str, Any]] = (),
     ) -> ScoreTable:
         """Score N completions; batch-scope rewards remember them.
 
@@ -169,13 +196,18 @@ class Scorer:
             structures: N structures; ``Invalid`` or None for a completion that is no structure.
             progress: Is called now and then with the number of structures that are measured, and
                 that of all which are to be.
+            asked: What each completion was asked for, by name of the condition; empty if for nothing.
 
         Returns:
             N rows in the same order.
 
         Raises:
+            ConfigError: A reward's target is the prompt, and a completion has none.
             RewardError: Too many rows failed; names the commonest reason.
         """
+        wishes = [*asked] if asked else [{}] * len(structures)
+        for wish in wishes:
+            self.check_prompts(wish)
         self.start()
         clean = [_cleaned(structure) for structure in structures]
         readable = [i for i, item in enumerate(clean) if not isinstance(item, Invalid)]
@@ -186,7 +218,10 @@ class Scorer:
         self._check_uncertainties(samples)
         by_index = dict(zip(readable, samples, strict=True))
         table = ScoreTable(
-            tuple(self._row(i, item, by_index.get(i, Sample())) for i, item in enumerate(clean))
+            tuple(
+                self._row(i, item, by_index.get(i, Sample()), wish)
+                for i, (item, wish) in enumerate(zip(clean, wishes, strict=True))
+            )
         )
         self._check_failures(table)
         return table
@@ -234,8 +269,10 @@ class Scorer:
     def _counts(self, name: str) -> bool:
         return name in self.gates or self.weights.get(name, 0.0) > 0
 
-    def _row(self, index: int, structure: Structure | Invalid, sample: Sample) -> ScoredSample:
-        terms = {name: self._term(name, sample.results.get(name)) for name in self._rewards}
+    def _row(
+        self, index: int, structure: Structure | Invalid, sample: Sample, asked: Mapping[str, Any]
+    ) -> ScoredSample:
+        terms = {name: self._term(name, sample.results.get(name), asked) for name in self._rewards}
         if isinstance(structure, Invalid):
             terms = {name: TermScore(SKIPPED, reason=structure.reason) for name in terms}
             outcome, reason = Outcome.INVALID, structure.reason
@@ -259,12 +296,12 @@ class Scorer:
             shared=sample.labels,
         )
 
-    def _term(self, name: str, result: Result | None) -> TermScore:
+    def _term(self, name: str, result: Result | None, asked: Mapping[str, Any]) -> TermScore:
         if result is None:
             return TermScore(SKIPPED, reason="not measured: turned down before")
         if isinstance(result, Invalid):
             return TermScore(Outcome.INVALID.value, reason=result.reason)
-        score = result if isinstance(result, Failure) else self._scorers[name].score(result)
+        score = result if isinstance(result, Failure) else self._scorers[name].score(result, asked)
         if isinstance(score, Failure):
             return TermScore(Outcome.FAILED.value, reason=score.reason)
         assert isinstance(result, Measurement)
@@ -359,8 +396,8 @@ def _differs(reward: Reward, gate: Term, other: Reward, term: Term) -> bool:
     """Whether a gate asks for something else than the term of the same reward; a bare name does not."""
     if _is_bare(gate):
         return False
-    asked = (reward.model_dump(), gate.curve, gate.risk)
-    return asked != (other.model_dump(), term.curve, term.risk)
+    asked = (reward.model_dump(), gate.curve, gate.risk, gate.prompted)
+    return asked != (other.model_dump(), term.curve, term.risk, term.prompted)
 
 
 def _is_bare(term: Term) -> bool:
@@ -373,7 +410,23 @@ def _create(term: Term) -> tuple[Reward, Term]:
     path, separator, attribute = term.name.rpartition(":")
     if separator:
         term = replace(term, name=f"{Path(path).expanduser().resolve()}:{attribute}")
-    return registry.create(term.name, term.options), term
+    if term.prompted and not registry.find(term.name).prompted_by:
+        able = [
+            info.name
+            for info in registry.available()
+            if not info.error and registry.find(info.name).prompted_by
+        ]
+        raise ConfigError(
+            f"{term.name}(target=prompt): no prompt says what this reward wants; it can be the target of "
+            f"{', '.join(able)}"
+        )
+    measured = _measured(term)
+    return registry.create(measured.name, measured.options), term
+
+
+def _measured(term: Term) -> Term:
+    """The term as it is measured, whatever its samples are asked for."""
+    return replace(term, options={**term.options, TARGET: SOME_TARGET}) if term.prompted else term
 
 
 def _cleaned(structure: Structure | Invalid | None) -> Structure | Invalid:
