@@ -343,9 +343,16 @@ class FinetuneConfig(Section):
         if not isinstance(tree, Mapping) or not isinstance(tree.get("prompts"), Mapping):
             return tree
         rl = tree.get("rl", {})
-        if not isinstance(rl, Mapping) or "group_size" in rl or not any(tree["prompts"].values()):
+        if not isinstance(rl, Mapping) or "group_size" in rl or not _asks(tree["prompts"]):
             return tree
         return {**tree, "rl": {**rl, "group_size": min(PROMPT_GROUP, rl.get("batch_size", PROMPT_GROUP))}}
+
+
+def _asks(prompts: Mapping[str, Any]) -> bool:
+    """Whether a section of prompts, not yet checked, asks for anything."""
+    limits = prompts.get("constraints") or {}
+    values = limits.values() if isinstance(limits, Mapping) else [limits]
+    return bool(prompts.get("conditions")) or any(value is not None for value in values)
 
 
 class GenerateConfig(Section):

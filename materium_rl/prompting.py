@@ -16,14 +16,13 @@ from torch import Tensor
 
 from materium_rl.composition import CompositionRules
 from materium_rl.conditions import NUMBERS, Conditions, crystal_system
-from materium_rl.config import read_yaml
 from materium_rl.constraints import Constraints
 from materium_rl.errors import ConfigError
 from materium_rl.policies.conditioning import ConditionBatch
 from materium_rl.policies.loading import Policy
 from materium_rl.policies.modeling import CrystalForCausalLM
 from materium_rl.prompts import Prompt, PromptsConfig
-from materium_rl.resources import TRAINING_INDEX, bundled_policies, policy_path, training_index
+from materium_rl.resources import training_index
 from materium_rl.rewards.references import Composed, read_composed
 
 TRIES = 100
@@ -184,22 +183,10 @@ def _values_of(row: Composed) -> dict[str, Any]:
 
 
 def _index(policy: str) -> Path:
-    """Index of the training structures of a policy; of a fine-tuned one those of its pretraining."""
+    """Index of the training structures of a policy."""
     try:
-        return training_index(pretrained_policy(policy))
+        return training_index(policy)
     except ConfigError as error:
         raise ConfigError(
             f"prompts: {error}; or give values in place of training, such as n_sites: [4, 8]"
         ) from None
-
-
-def pretrained_policy(policy: str) -> str:
-    """The policy that a fine-tuned one began as; others as they are."""
-    while policy not in bundled_policies():
-        folder = policy_path(policy).resolve()
-        runs = [parent for parent in folder.parents if (parent / "config.yaml").is_file()]
-        before = read_yaml(runs[0] / "config.yaml").get("policy") if runs else None
-        if before is None or (folder / TRAINING_INDEX).is_file():
-            break
-        policy = str(before)
-    return policy

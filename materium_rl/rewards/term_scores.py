@@ -45,9 +45,7 @@ class TermScorer:
                 target=prompt that has no effect.
         """
         if term.prompted and term.curve is not None:
-            raise ConfigError(
-                f"{reward.name}: target=prompt has no effect beside curve=; leave one of them out"
-            )
+            raise ConfigError(f"{reward.name}: target=prompt has no effect beside a curve; leave one out")
         curve = None if term.curve is None else _build(term.curve, reward)
         if term.risk and curve is None:
             curve = _own_curve(reward, f"risk={term.risk:g}")
