@@ -436,6 +436,16 @@ def compare(
     run_comparison(settings)
 
 
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder that compare has written.")],
+) -> None:
+    """Draw the report of a finished comparison again, as FOLDER/report.html."""
+    from materium_rl.evaluation.report.page import write_report
+
+    typer.echo(write_report(folder))
+
+
 app.command()(discovery_commands.discoveries)
 app.command()(discovery_commands.export)
 

@@ -107,6 +107,18 @@ def test_version(run: Command) -> None:
     assert run("version") == (0, f"materium-rl {__version__}\n", "")
 
 
+def test_algorithm_brings_its_preset(run: Command, folder: Path) -> None:
+    def tree(*options: str) -> dict[str, object]:
+        code, out, err = run(*FINETUNE, *SITES, *options, "--dry-run")
+        assert (code, err) == (0, "")
+        return YAML(typ="safe", pure=True).load(out)
+
+    assert tree("--algorithm", "ppo") == tree("--config", "finetune_ppo")
+    assert tree("--algorithm", "grpo") == tree()
+    assert tree("--algorithm", "ppo", "--set", "rl.minibatches=2")["rl"]["minibatches"] == 2
+    assert run(*FINETUNE, *SITES, "--algorithm", "pppo", "--dry-run")[0] == 2
+
+
 def test_finetune_options_reach_the_config(run: Command, folder: Path) -> None:
     before = files(folder)
     code, out, err = run(

@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from comparison_folder import write_comparison
 from pymatgen.core import Lattice, Structure
 from real_structures import rock_salt
 from small_run import write_run
@@ -16,6 +17,7 @@ from materium_rl import cli
 from materium_rl.config import FinetuneConfig, PretrainConfig, load_config
 from materium_rl.errors import ConfigError
 from materium_rl.evaluation import export
+from materium_rl.evaluation.report.page import write_report
 from materium_rl.resources import POLICY_FILES, bundled_policies
 from materium_rl.rewards import registry
 from materium_rl.rewards.base import Measurement
@@ -106,10 +108,13 @@ def test_command_of_the_documentation_parses(
         write_structures([rock_salt()] * 3, tmp_path / "crystals")
         monkeypatch.setattr(export, "LEMAT_SAMPLES", 3)
     elif arguments[0] in ("generate", "compare", "evaluate"):
-        write_structures([rock_salt()], tmp_path / "crystals")
+        if arguments[0] == "evaluate":
+            write_structures([rock_salt()], tmp_path / "crystals")
         (tmp_path / "runs" / "x").mkdir(parents=True)
         for name in POLICY_FILES:
             (tmp_path / "runs" / "x" / name).touch()
+    elif arguments[0] == "report":
+        write_report(write_comparison(tmp_path / "comparison"))
     before = sorted(tmp_path.rglob("*.*"))
     done = CliRunner().invoke(cli.app, [*arguments, *(["--dry-run"] if arguments[0] in DRY else [])])
     assert done.exception is None, f"{page}: {line}: {done.exception} {done.output}"

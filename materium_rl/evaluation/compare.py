@@ -44,8 +44,8 @@ TRAJECTORY_SHARE = 4
 def compare(config: CompareConfig) -> Path:
     """Sample each policy with the same settings and seeds, score all alike, write and print a report.
 
-    Writes ``comparison.json``, ``report.md``, pictures and one table of samples per policy. The
-    folder takes its name only when it is complete.
+    Writes ``report.html``, ``report.md``, ``comparison.json``, pictures and one table of samples per
+    policy. The folder takes its name only when it is complete.
 
     Returns:
         The output folder.

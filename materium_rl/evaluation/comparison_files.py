@@ -12,7 +12,7 @@ from rich.console import Console
 
 from materium_rl import __version__
 from materium_rl.evaluation.comparison import Compared, Comparison, Control, Trajectory
-from materium_rl.evaluation.comparison_judges import judge_tables, panel_record, who_judges
+from materium_rl.evaluation.comparison_judges import apart, judge_tables, panel_record, who_judges
 from materium_rl.evaluation.comparison_tables import (
     markdown_controls,
     markdown_costs,
@@ -21,10 +21,11 @@ from materium_rl.evaluation.comparison_tables import (
 )
 from materium_rl.evaluation.costs import CALLS, gain_per
 from materium_rl.evaluation.curves import plot_rarefaction, plot_trajectories
-from materium_rl.evaluation.differences import Changes
+from materium_rl.evaluation.differences import Change, Changes
 from materium_rl.evaluation.evaluate import CAVEAT, HELD_OUT_GAP, LABEL
 from materium_rl.evaluation.metrics import DEFINITIONS, STABLE_BELOW, Figure
 from materium_rl.evaluation.plots import plot_comparison
+from materium_rl.evaluation.report.page import REPORT, write_report
 from materium_rl.evaluation.table import markdown_definitions, markdown_table, print_table, ratio
 from materium_rl.files import atomic_path
 from materium_rl.runs import COMPARISON
@@ -52,6 +53,7 @@ def write_comparison(comparison: Comparison) -> None:
         plot_rarefaction(comparison.sizes, comparison.curves, folder / RAREFACTION_PICTURE, title=title)
         if comparison.trajectories:
             plot_trajectories(comparison.trajectories, folder / TRAJECTORY_PICTURE)
+        write_report(folder)
 
 
 def record(comparison: Comparison) -> dict[str, Any]:
@@ -102,7 +104,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
 
 def _files(comparison: Comparison) -> list[str]:
     pictures = [PICTURE, RAREFACTION_PICTURE, *([TRAJECTORY_PICTURE] if comparison.trajectories else [])]
-    return ["report.md", *pictures, COMPARISON, *(c.samples_file for c in comparison.everything)]
+    return [REPORT, "report.md", *pictures, COMPARISON, *(c.samples_file for c in comparison.everything)]
 
 
 def _samples(compared: Compared) -> pd.DataFrame:
@@ -144,13 +146,13 @@ def _policy(compared: Compared, found: Mapping[str, Figure]) -> dict[str, Any]:
         "requested": len(evaluations[0].frame),
         "training_seeds": compared.seeds,
         "runs": [
-            {"policy": run.source, "figures": _figures(run.evaluation.figures)} for run in compared.runs
+            {"policy": run.source, **_figures_and_judges(run.evaluation.figures)} for run in compared.runs
         ],
         "seconds": {
             "sampling": round(sum(run.sampling_seconds for run in compared.runs), 1),
             "scoring": round(sum(evaluation.seconds for evaluation in evaluations), 1),
         },
-        "figures": _figures(found),
+        **_figures_and_judges(found),
     }
 
 
@@ -190,13 +192,26 @@ def _trajectory(trajectory: Trajectory) -> dict[str, Any]:
 
 
 def _changes(found: Changes) -> dict[str, Any]:
+    plain, judged = apart(found.figures)
     return {
         "runs": list(found.n_runs),
-        "figures": {
-            key: {"difference": _figure(change.difference), "ratio": _figure(change.ratio)}
-            for key, change in found.figures.items()
+        "figures": {key: _change(change) for key, change in plain.items()},
+        "judges": {
+            judge: {key: _change(change) for key, change in of.items()} for judge, of in judged.items()
         },
         "gain": _figures(found.gain),
+    }
+
+
+def _change(change: Change) -> dict[str, dict[str, float | None]]:
+    return {"difference": _figure(change.difference), "ratio": _figure(change.ratio)}
+
+
+def _figures_and_judges(found: Mapping[str, Figure]) -> dict[str, Any]:
+    plain, judged = apart(found)
+    return {
+        "figures": _figures(plain),
+        "judges": {judge: _figures(figures) for judge, figures in judged.items()},
     }
 
 

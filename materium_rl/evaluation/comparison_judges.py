@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from rich.console import Console
 
@@ -21,6 +22,8 @@ from materium_rl.evaluation.statistics import Bootstrap
 from materium_rl.evaluation.table import format_figure
 from materium_rl.rewards.catalogue.bandgap import BandGap
 from materium_rl.rewards.execution.progress import scoring_bar
+
+T = TypeVar("T")
 
 
 def judge_again(
@@ -85,6 +88,16 @@ def judge_tables(
             lines.append(f"| {definition.title}, % | {' | '.join(cells)} |")
         lines.append("")
     return lines
+
+
+def apart(found: Mapping[str, T]) -> tuple[dict[str, T], dict[str, dict[str, T]]]:
+    """Figures without those of the judges, and those of each judge by verdict."""
+    judged: dict[str, dict[str, T]] = {}
+    for key, value in found.items():
+        judge, dot, verdict = key.partition(".")
+        if dot:
+            judged.setdefault(judge, {})[verdict] = value
+    return {key: value for key, value in found.items() if "." not in key}, judged
 
 
 def who_judges(panel: Panel) -> str:

@@ -22,6 +22,8 @@ from materium_rl.evaluation.judgements import CHARGE, add_reasons, energies, jud
 from materium_rl.evaluation.novel import add_novelty, open_references, population_reference
 from materium_rl.evaluation.properties import Target, monitors, values_of
 from materium_rl.evaluation.record import EvaluationRecord
+from materium_rl.evaluation.report.page import REPORT as PAGE
+from materium_rl.evaluation.report.page import write_report
 from materium_rl.evaluation.summary import Judged, record_of
 from materium_rl.evaluation.table import make_console
 from materium_rl.files import atomic_path
@@ -54,7 +56,7 @@ def evaluate(config: EvaluateConfig) -> Path:
     _write(config.out, record, judged.frame)
     print_summary(record, console)
     console.print()
-    for file in (REPORT, EVALUATION, EVALUATED):
+    for file in (PAGE, REPORT, EVALUATION, EVALUATED):
         console.print(str(config.out / file), soft_wrap=True, markup=False)
     return config.out
 
@@ -129,6 +131,7 @@ def _write(out: Path, record: EvaluationRecord, frame: pd.DataFrame) -> None:
         (folder / EVALUATION).write_text(text + "\n", encoding="utf-8")
         (folder / REPORT).write_text(report(record, (REPORT, EVALUATION, EVALUATED)), encoding="utf-8")
         frame.to_parquet(folder / EVALUATED, index=False)
+        write_report(folder)
 
 
 @contextmanager

@@ -49,7 +49,7 @@ class Critic:
         passes: int,
         minibatches: int,
     ) -> None:
-        self.head, self.clip_range = head, clip_range
+        self.head, self.learning_rate, self.clip_range = head, learning_rate, clip_range
         self.passes, self.minibatches = passes, minibatches
         self.optimizer = torch.optim.AdamW(head.parameters(), lr=learning_rate, weight_decay=0.0)
         self.memory: deque[Experience] = deque(maxlen=batches)
@@ -114,5 +114,7 @@ class Critic:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore ``state_dict``."""
         self.optimizer.load_state_dict(state["optimizer"])
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate
         self.memory.clear()
         self.memory.extend(Experience(*pair) for pair in state["memory"])

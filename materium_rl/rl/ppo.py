@@ -30,6 +30,7 @@ from materium_rl.rl.gae import (
 from materium_rl.rl.grpo import CrystalGRPOTrainer, Part
 from materium_rl.rl.rollout import Rollout
 from materium_rl.rl.token_scores import scores_by_length
+from materium_rl.token_layout import TokenClass
 
 
 class CrystalPPOTrainer(CrystalGRPOTrainer):
@@ -60,38 +61,41 @@ class CrystalPPOTrainer(CrystalGRPOTrainer):
         It learns the rewards to come themselves (lambda 1, whatever that of the advantages: VC-PPO,
         arXiv 2503.01491). With the reward at the end only, shorter targets mean that it is taught by itself.
 
-        What the guards remove from the rewards is removed before the critic sees them; what they add to push
-        back a drift is added to the advantages of all tokens. Crystals that could not be measured teach
-        nothing.
+        All that the guards look at is settled when the composition is written. So what they remove from the
+        rewards, and what they add to push back a drift, goes to the tokens of the composition only: no later
+        one can change it. Crystals that could not be measured teach nothing.
         """
         standard = self.guards.standardise(rollout.structures)
-        known = torch.from_numpy(~np.isnan(signal)).to(rollout.log_probs.device)
-        rewards = torch.from_numpy(self._guarded(signal, standard)).to(rollout.log_probs)
+        known = ~np.isnan(signal)
         mask = rollout.completion_mask
-        measured = mask * known[:, None]
+        measured = mask * torch.from_numpy(known).to(mask)[:, None]
+        composing = measured * is_composition(rollout.completion_ids)
+
+        def settled(values: np.ndarray) -> Tensor:
+            return torch.from_numpy(values).to(rollout.log_probs)[:, None] * composing
+
+        rewards = torch.from_numpy(np.where(known, signal, 0.0)).to(rollout.log_probs)
+        per_token = token_rewards(rewards, self._penalties(inputs), mask)
         hidden = self._hidden_of(rollout)
         values = self.critic.values(hidden) * mask
-        per_token = token_rewards(rewards, self._penalties(inputs), mask)
         advantages = generalized_advantages(per_token, values, mask, self.config.rl.ppo.gae_lambda)
-        returns = rewards_to_go(per_token)
-        self._teach_critic(hidden, values, returns, measured)
+        advantages -= settled(self._removed(signal, standard))
+        self._teach_critic(hidden, values, rewards_to_go(per_token), measured)
         scaled = whiten(advantages, measured).clamp(-LARGEST, LARGEST)
-        restoring = torch.from_numpy(self._restoring(rollout, standard)).to(scaled)
-        inputs["advantages"] = (scaled + restoring[:, None]) * measured
+        inputs["advantages"] = scaled + settled(self._restoring(rollout, standard))
         length = mask.sum(dim=1)
         return {
             "advantage": (inputs["advantages"].sum(dim=1) / length).cpu().numpy(),
             "value": (values.sum(dim=1) / length).cpu().numpy(),
         }
 
-    def _guarded(self, signal: np.ndarray, standard: np.ndarray) -> np.ndarray:
-        """Rewards (B,) without their part that is linear in the descriptors of the guards; 0 for NaN."""
-        known = ~np.isnan(signal)
-        rewards = np.where(known, signal, 0.0)
+    def _removed(self, signal: np.ndarray, standard: np.ndarray) -> np.ndarray:
+        """Part of the rewards (B,) that is linear in the descriptors of the guards, of mean 0."""
+        known, removed = ~np.isnan(signal), np.zeros(len(signal))
         if known.sum() > standard.shape[1] + 2:
-            explained = linear_part(rewards[known], standard[known], self.guards.is_floor)
-            rewards[known] -= explained - rewards[known].mean()
-        return rewards
+            explained = linear_part(signal[known], standard[known], self.guards.is_floor)
+            removed[known] = explained - signal[known].mean()
+        return removed
 
     def _penalties(self, inputs: dict[str, Tensor]) -> Tensor:
         """What the KL divergence costs each token of the rollout, (B, T)."""
@@ -132,3 +136,9 @@ class CrystalPPOTrainer(CrystalGRPOTrainer):
         """Load the value head too."""
         super().restore_rollout_state(checkpoint)
         self.critic.load(checkpoint)
+
+
+def is_composition(ids: Tensor) -> Tensor:
+    """1 for the tokens (B, T) up to the one that ends the composition, that included."""
+    ends = (ids == TokenClass.LATTICE).long()
+    return (ends.cumsum(dim=1) - ends == 0).long()

@@ -61,12 +61,12 @@ def printed(config: CompareConfig) -> str:
 
 
 def test_files(config: CompareConfig, printed: str) -> None:
-    files = ["report.md", "novelty_before_after.png", "rarefaction.png", "comparison.json"]
+    files = ["report.html", "report.md", "novelty_before_after.png", "rarefaction.png", "comparison.json"]
     files += ["samples_tiny.parquet", "samples_tiny-2.parquet"]
     assert {path.name for path in config.out.iterdir()} == {*files}
-    for picture in files[1:3]:
+    for picture in files[2:4]:
         assert (config.out / picture).read_bytes().startswith(b"\x89PNG")
-    assert printed.split()[-6:] == [str(config.out / name) for name in files]
+    assert printed.split()[-7:] == [str(config.out / name) for name in files]
     assert "\x1b" not in printed
     assert "…" not in printed
 

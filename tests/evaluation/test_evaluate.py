@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from html_page import Elements
 from pymatgen.core import Lattice, Structure
 from real_structures import rock_salt, rutile
 from small_run import write_run
@@ -211,6 +212,24 @@ def test_report_says_what_the_record_says(out: Path, record: EvaluationRecord) -
     assert "\n| valid | 60.0 (" in report
     for section in ("Funnel", "Novelty ladder", "Distance from the reference", "On target", "Definitions"):
         assert f"## {section}" in report
+
+
+def test_page_says_what_the_record_says(out: Path, record: EvaluationRecord) -> None:
+    page = Elements((out / "report.html").read_text(encoding="utf-8"))
+    page.check()
+    told = [text.strip() for _, text in page.texts]
+    assert f"{record.headline}." in told
+    assert "60.0" in told  # valid
+    assert any("broken.cif" in text for text in told)
+    for section in (
+        "Funnel",
+        "Judges",
+        "Relaxation",
+        "Novelty ladder",
+        "On target",
+        "Distance from the reference",
+    ):
+        assert section in told
 
 
 def test_the_schema_is_the_one_that_is_shipped() -> None:
