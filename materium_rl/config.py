@@ -372,6 +372,11 @@ class GenerateConfig(Section):
         ge=0,
         description="above 1 the conditions count for more, and samples vary less; 1 takes no extra time",
     )
+    prompts: PromptsConfig | None = Field(
+        None,
+        description="what each sample is asked for, drawn; null: what a run was trained with, unless conditions "
+        "or constraints are given",
+    )
     out: Path = Path("generated")
 
     @field_validator("conditions")
@@ -379,6 +384,17 @@ class GenerateConfig(Section):
     def _known_conditions(cls, values: dict[str, Values]) -> dict[str, Values]:
         check_values(values)
         return values
+
+    @model_validator(mode="after")
+    def _asked_once(self) -> Self:
+        if self.prompts is not None and self.prompts.enabled and self.asks:
+            raise ValueError("prompts are drawn, conditions and constraints are for all: give one of them")
+        return self
+
+    @property
+    def asks(self) -> bool:
+        """Whether all samples are asked for something."""
+        return bool(self.conditions) or bool(self.constraints.request())
 
 
 class EvaluatorConfig(Section):
@@ -459,6 +475,9 @@ class CompareConfig(Section):
     out: Path = Path("comparison")
     reward: RewardConfig = RewardConfig()
     evaluator: EvaluatorConfig = EvaluatorConfig()
+    prompts: PromptsConfig | None = Field(
+        None, description="what every policy is asked for; null: what the runs were trained with"
+    )
     controls: ControlsConfig = ControlsConfig()
     trajectory: bool = Field(
         False, description="sample n/4 structures from every checkpoint of each run as well"

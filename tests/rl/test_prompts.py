@@ -14,8 +14,8 @@ from small_trainer import small_config
 from tiny import MAX_SITES, SHAPE, small_structures
 
 from materium_rl.conditions import Conditions
-from materium_rl.constraints import Constraints
 from materium_rl.config import FinetuneConfig, load_config
+from materium_rl.constraints import Constraints
 from materium_rl.errors import ConfigError
 from materium_rl.labels import statistics
 from materium_rl.policies.loading import build_model, load_policy, save_policy
