@@ -374,8 +374,8 @@ class GenerateConfig(Section):
     )
     prompts: PromptsConfig | None = Field(
         None,
-        description="what each sample is asked for, drawn; null: what a run was trained with, unless conditions "
-        "or constraints are given",
+        description="what each sample is asked for, drawn; null: what a run was trained with, unless "
+        "conditions or constraints are given",
     )
     out: Path = Path("generated")
 

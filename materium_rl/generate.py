@@ -98,8 +98,8 @@ def _how_sampled(policy: str) -> RunSampling:
     how = RunSampling.read(policy_path(policy))
     if how.best_of_samples:
         raise ConfigError(
-            f"{policy} is a best-of-n run: it has not changed its policy, and its best crystals are there already. "
-            f"See them with: materium-rl discoveries {policy}"
+            f"{policy} is a best-of-n run: its policy is what it was, and its best crystals are there; "
+            f"see them with: materium-rl discoveries {policy}"
         )
     return how
 

@@ -83,8 +83,8 @@ def check_recorded(sources: Sequence[str], n: int) -> None:
             drawn = run.config.rl.batch_size * run.step
             if drawn < n:
                 raise ConfigError(
-                    f"{source} is a best-of-n run of {drawn} samples, which cannot give {n}: lower -n, or make "
-                    "a run of more steps"
+                    f"{source} is a best-of-n run of {drawn} samples, which cannot give {n}: lower -n, or "
+                    "make a run of more steps"
                 )
 
 
@@ -98,8 +98,8 @@ def prompts_of(sources: Sequence[str]) -> PromptsConfig:
     (first, found), *others = runs.items() if runs else [("", PromptsConfig())]
     if odd := [source for source, prompts in others if prompts != found]:
         raise ConfigError(
-            f"{first} and {odd[0]} were trained with different prompts: say what all are to be asked for, such "
-            "as --set prompts.constraints.n_sites=training, or --set prompts={} for nothing"
+            f"{first} and {odd[0]} were trained with different prompts: say what all are to be asked for, "
+            "such as --set prompts.constraints.n_sites=training, or --set prompts={} for nothing"
         )
     return found
 
@@ -108,7 +108,7 @@ def _run_of(source: str) -> FinetuneRun:
     run = finetune_run(source)
     if run is None:
         raise ConfigError(
-            f"{source} is of a best-of-n run, whose samples are what counts, but the run is not there: give the "
-            "run folder"
+            f"{source} is of a best-of-n run, whose samples are what counts, but the run is not there: give "
+            "the run folder"
         )
     return run

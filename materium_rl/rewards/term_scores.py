@@ -79,12 +79,10 @@ class TermScorer:
         return next((asked[name] for name in names if name in asked), None)
 
     def _curve(self, asked: Mapping[str, Any]) -> Shaping:
-        if self.curve is not None:
-            return self.curve
-        if self.prompted is None:
-            return self.reward.shaping()
-        options = {**self.prompted.options, TARGET: self.target_of(asked)}
-        return registry.create(self.prompted.name, options).shaping()
+        if self.prompted is not None:
+            options = {**self.prompted.options, TARGET: self.target_of(asked)}
+            return registry.create(self.prompted.name, options).shaping()
+        return self.reward.shaping() if self.curve is None else self.curve
 
 
 def _build(call: CurveCall, reward: Reward) -> Shaping:
