@@ -36,6 +36,13 @@ if TYPE_CHECKING:
 PICTURE = "novelty_before_after.png"
 RAREFACTION_PICTURE = "rarefaction.png"
 TRAJECTORY_PICTURE = "trajectory.png"
+AGAINST = {
+    "sun": "S.U.N.",
+    "sun_new": "new arrangements",
+    "sun_on_target": "S.U.N. and on target",
+    "sun_frameworks": "frameworks",
+}
+"""What is said of a recipe against a control."""
 
 
 def write_comparison(comparison: Comparison) -> None:
@@ -307,9 +314,9 @@ def _against(comparison: Comparison) -> list[str]:
     for control, against in comparison.against_controls.items():
         for name, found in against.items():
             parts = []
-            for key, title in (("sun", "S.U.N."), ("sun_frameworks", "frameworks")):
+            for key, title in AGAINST.items():
                 if change := found.figures.get(key):
-                    scale, unit = (100, " points") if key == "sun" else (1, "")
+                    scale, unit = (1, "") if key == "sun_frameworks" else (100, " points")
                     gain = change.difference
                     parts.append(
                         f"{title} {scale * gain.value:+.1f}{unit} "

@@ -34,6 +34,9 @@ class PolicyRecord(Record):
     requested: int = Field(ge=1, description="structures requested: the denominator of every share")
     seconds: dict[str, float] = Field(description="wall time by step of the work")
     figures: dict[str, Estimate] = Field(description="by the key of their definition")
+    judges: dict[str, dict[str, Estimate]] = Field(
+        {}, description="reward, evaluator, relaxed -> stable, metastable, sun and so on by that judge"
+    )
 
 
 class Change(Record):
@@ -48,6 +51,7 @@ class Changes(Record):
 
     runs: tuple[int, int] = Field(description="training runs before and after")
     figures: dict[str, Change] = Field(description="by the key of their definition")
+    judges: dict[str, dict[str, Change]] = Field({}, description="the same by each judge of stability")
     gain: dict[str, Estimate] = Field(
         description="shares of the gain in S.U.N. by what it is made of; empty without a certain gain"
     )
@@ -68,6 +72,16 @@ class Rarefaction(Record):
     policies: dict[str, dict[str, CurveRecord]] = Field(
         description="name -> what S.U.N. samples are told apart by -> curve"
     )
+
+
+class JudgesRecord(Record):
+    """Who judges stability."""
+
+    reward_potentials: tuple[str, ...] = Field(description="what the reward uses, or is assumed to use")
+    evaluator: str | None
+    label: str = Field(description="of the second judge: independent, or optimised proxy")
+    reason: str = Field(description="why it is a proxy; empty if it is none")
+    titles: dict[str, str] = Field(description="reward, evaluator, relaxed -> who that is")
 
 
 class ControlRecord(PolicyRecord):
@@ -124,6 +138,7 @@ class ComparisonRecord(Record):
     differences: dict[str, Changes] = Field(
         {}, description="name of each policy and control after the baseline -> how it differs from that"
     )
+    panel: JudgesRecord | None = None
     rarefaction: Rarefaction | None = None
     controls: tuple[ControlRecord, ...] = ()
     cost: dict[str, CostRecord] = Field({}, description="by name, of fine-tuned policies and controls")
