@@ -23,13 +23,14 @@ from typing import TYPE_CHECKING, Any, Self
 from materium_rl.errors import ConfigError, RewardError
 from materium_rl.rewards import registry
 from materium_rl.rewards.aggregation import AGGREGATIONS, Aggregation, contributions, gate_of, reward_of
-from materium_rl.rewards.base import Failure, Invalid, Measurement, Outcome, Result, Reward
+from materium_rl.rewards.assembly import assemble, measured
+from materium_rl.rewards.base import Failure, Invalid, Measurement, Outcome, Result
 from materium_rl.rewards.execution.backends import Backend, InlineBackend
 from materium_rl.rewards.execution.batches import Progress
 from materium_rl.rewards.execution.cache import GIGABYTE, CacheSettings
 from materium_rl.rewards.execution.measuring import Plan, Sample, call, import_provider, load_reward
 from materium_rl.rewards.execution.workers import RayBackend
-from materium_rl.rewards.expression import TARGET, Term, format_expression, parse
+from materium_rl.rewards.expression import format_expression, parse
 from materium_rl.rewards.score_table import SKIPPED, ScoredSample, ScoreTable, TermScore
 from materium_rl.rewards.shared import sharing
 from materium_rl.rewards.term_scores import TermScorer
@@ -38,8 +39,6 @@ from materium_rl.structures import strip_oxidation_states
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-SOME_TARGET = 1
-"""Stands in for a target that each sample has its own of: what is measured does not depend on it."""
 DEFAULT_GATES = ("validity", "stability", "uniqueness")
 MIN_ROWS_TO_STOP = 16
 
@@ -99,14 +98,14 @@ class Scorer:
         self._started = False
         self._said: set[str] = set()
         self.terms = parse(expression)
-        self.weights, self.gates, self._rewards, terms = _assemble(self.terms, gates)
+        self.weights, self.gates, self._rewards, terms = assemble(self.terms, gates)
         self._scorers = {name: TermScorer.of(reward, terms[name]) for name, reward in self._rewards.items()}
         self._batch_names = [n for n, reward in self._rewards.items() if reward.scope == "batch"]
         needed = (work for name in self._batch_names for work in self._rewards[name].requires)
         self._shared = tuple(dict.fromkeys([*shared, *needed]))
         plan = Plan(
             terms=tuple(
-                _measured(terms[n]) for n, reward in self._rewards.items() if reward.scope == "structure"
+                measured(terms[n]) for n, reward in self._rewards.items() if reward.scope == "structure"
             ),
             screens=tuple(n for n in self.gates if self._rewards[n].screening),
             shared=self._shared,
@@ -348,39 +347,6 @@ class Scorer:
             )
 
 
-def _assemble(
-    terms: Sequence[Term], gates: Sequence[str]
-) -> tuple[dict[str, float], tuple[str, ...], dict[str, Reward], dict[str, Term]]:
-    """Build every reward once: weights by name, gate names, rewards by name (gates first), terms."""
-    rewards: dict[str, Reward] = {}
-    built: dict[str, Term] = {}
-    weights: dict[str, float] = {}
-    for term in terms:
-        reward, term = _create(term)
-        if reward.name in rewards:
-            raise ConfigError(f"two rewards of the expression are called {reward.name!r}; rename one")
-        rewards[reward.name], built[reward.name], weights[reward.name] = reward, term, term.weight
-    if sum(weights.values()) <= 0:
-        raise ConfigError("every term of the reward expression has weight 0; one must have more")
-    names: list[str] = []
-    for text in [] if list(gates) == ["none"] else gates:
-        gate, *more = parse(text)
-        if more or gate.weight != 1:
-            raise ConfigError(f"a gate is one reward without a weight, found {text!r}")
-        reward, term = _create(gate)
-        if reward.name in names:
-            raise ConfigError(f"gate {reward.name!r} is given twice")
-        if reward.name not in rewards or _is_bare(built[reward.name]):
-            rewards[reward.name], built[reward.name] = reward, term
-        elif _differs(reward, gate, rewards[reward.name], built[reward.name]):
-            raise ConfigError(
-                f"{reward.name!r} is both a gate and a term, with different options; give them to one only"
-            )
-        names.append(reward.name)
-    order = [*names, *(name for name in rewards if name not in names)]
-    return weights, tuple(names), {name: rewards[name] for name in order}, built
-
-
 def _cache_settings(folder: str | Path | None, gigabytes: float) -> CacheSettings | None:
     if folder is None:
         return None
@@ -390,43 +356,6 @@ def _cache_settings(folder: str | Path | None, gigabytes: float) -> CacheSetting
     if path.exists() and not path.is_dir():
         raise ConfigError(f"the cache of measurements is a folder, but {path} is a file")
     return CacheSettings(str(path), int(gigabytes * GIGABYTE))
-
-
-def _differs(reward: Reward, gate: Term, other: Reward, term: Term) -> bool:
-    """Whether a gate asks for something else than the term of the same reward; a bare name does not."""
-    if _is_bare(gate):
-        return False
-    asked = (reward.model_dump(), gate.curve, gate.risk, gate.prompted)
-    return asked != (other.model_dump(), term.curve, term.risk, term.prompted)
-
-
-def _is_bare(term: Term) -> bool:
-    """Whether a term is a name only; as gate and term, it stands for whatever the other one asks for."""
-    return not term.options and term.curve is None and not term.risk
-
-
-def _create(term: Term) -> tuple[Reward, Term]:
-    """Build a term's reward; a file is named by its full path, as workers may run elsewhere."""
-    path, separator, attribute = term.name.rpartition(":")
-    if separator:
-        term = replace(term, name=f"{Path(path).expanduser().resolve()}:{attribute}")
-    if term.prompted and not registry.find(term.name).prompted_by:
-        able = [
-            info.name
-            for info in registry.available()
-            if not info.error and registry.find(info.name).prompted_by
-        ]
-        raise ConfigError(
-            f"{term.name}(target=prompt): no prompt says what this reward wants; it can be the target of "
-            f"{', '.join(able)}"
-        )
-    measured = _measured(term)
-    return registry.create(measured.name, measured.options), term
-
-
-def _measured(term: Term) -> Term:
-    """The term as it is measured, whatever its samples are asked for."""
-    return replace(term, options={**term.options, TARGET: SOME_TARGET}) if term.prompted else term
 
 
 def _cleaned(structure: Structure | Invalid | None) -> Structure | Invalid:
