@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -130,16 +130,21 @@ class PromptSource:
         asked = [*self.config.conditions.items(), *wanted.items()]
         rows = any(values == "training" and name not in NUMBERS for name, values in asked)
         example = _values_of(self._training[int(rng.integers(len(self._training)))]) if rows else {}
-        conditions = {name: self._choice(name, v, example, rng) for name, v in self.config.conditions.items()}
-        limits = {name: self._choice(name, v, example, rng) for name, v in wanted.items()}
+        places: dict[str, int] = {}  # what is both condition and constraint is one draw
+        for name, values in asked:
+            if values != "training" and name not in places:
+                places[name] = int(rng.integers(len(values)))
+
+        def choice(name: str, values: Any) -> Any:
+            if values != "training":
+                return values[places[name]]
+            return self._number(name, rng) if name in NUMBERS else example[name]
+
+        conditions = {name: choice(name, values) for name, values in self.config.conditions.items()}
+        limits = {name: choice(name, values) for name, values in wanted.items()}
         if "chemical_system" in limits:
             limits["allowed"] = limits["required"] = limits.pop("chemical_system")
         return Prompt(Conditions(**conditions), Constraints(**limits))
-
-    def _choice(self, name: str, values: Any, example: Mapping[str, Any], rng: np.random.Generator) -> Any:
-        if values != "training":
-            return values[int(rng.integers(len(values)))]
-        return self._number(name, rng) if name in NUMBERS else example[name]
 
     def _number(self, name: str, rng: np.random.Generator) -> float:
         """A number as the training values are distributed.

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from materium_rl.conditions import ChemicalSystem, Conditions, Values, check_values, condition_text
 from materium_rl.constraints import Bounds, Constraints
@@ -59,7 +59,8 @@ class PromptConstraints(BaseModel):
 class PromptsConfig(BaseModel):
     """What samples are asked for; without any field they are not asked for anything.
 
-    Several things that are drawn from the training structures are those of one structure.
+    Several things that are drawn from the training structures are those of one structure. What is both
+    condition and constraint is one draw: of two lists the entries belong together in their order.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -76,10 +77,26 @@ class PromptsConfig(BaseModel):
         check_values({name: () if values == "training" else values for name, values in conditions.items()})
         return conditions
 
+    @model_validator(mode="after")
+    def _drawn_together(self) -> Self:
+        for name, values in self.constraints.given().items():
+            other = self.conditions.get(name, values)
+            if "training" in (values, other) and values != other:
+                raise ValueError(f"{name} is training in one of conditions and constraints, so in both")
+            if len(values) != len(other):
+                raise ValueError(f"{name}: conditions and constraints must list as many values")
+        return self
+
     @property
     def enabled(self) -> bool:
         """Whether anything is asked for."""
         return bool(self.conditions) or bool(self.constraints.given())
+
+    @property
+    def text(self) -> str:
+        """``, asked for band_gap, n_sites``; empty if for nothing."""
+        names = dict.fromkeys([*self.conditions, *self.constraints.given()])
+        return f", asked for {', '.join(names)}" if names else ""
 
     @property
     def targets(self) -> tuple[str, ...]:

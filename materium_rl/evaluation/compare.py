@@ -65,6 +65,7 @@ def compare(config: CompareConfig) -> Path:
     sources = [source for entry in wanted for source in entry.policies]
     check_recorded(sources, config.n)
     prompts = prompts_of(sources) if config.prompts is None else config.prompts
+    config = config.model_copy(update={"prompts": prompts})
     with scorer:
         judge = _Judge(config, scorer, gap, panel, console)
         judge.load_all(sources)

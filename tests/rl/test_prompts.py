@@ -97,6 +97,17 @@ def test_what_cannot_be_met_is_drawn_again(policy: Path) -> None:
         source(policy, constraints={"n_sites": 1, "chemical_system": binary})
 
 
+def test_condition_and_constraint_of_a_name_are_one_draw(policy: Path) -> None:
+    for wanted in ([1, 3], "training"):
+        prompts = source(policy, conditions={"n_sites": wanted}, constraints={"n_sites": wanted})
+        for prompt in prompts.draw(30, seed=0, stream=0):
+            assert prompt.constraints.n_sites == (prompt.conditions.n_sites,) * 2
+    with pytest.raises(ValueError, match="must list as many values"):
+        PromptsConfig(conditions={"n_sites": [1, 3]}, constraints={"n_sites": [1]})
+    with pytest.raises(ValueError, match="so in both"):
+        PromptsConfig(conditions={"n_sites": "training"}, constraints={"n_sites": [1]})
+
+
 def test_a_prompt_survives_its_data() -> None:
     prompt = Prompt(Conditions(density=2.0, chemical_system="Na-Cl"), Constraints(n_sites=4, allowed="Na,Cl"))
     assert Prompt.from_data(prompt.as_data()) == prompt
