@@ -13,7 +13,7 @@ import torch
 from materium_rl.conditions import NUMBERS, Conditions, combinations, condition_text
 from materium_rl.config import GenerateConfig
 from materium_rl.errors import ConfigError
-from materium_rl.evaluation.entries import finetune_run
+from materium_rl.evaluation.comparison.entries import finetune_run
 from materium_rl.files import atomic_path
 from materium_rl.labels import measure
 from materium_rl.policies.conditioning import Statistics

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from materium_rl import cli
 from materium_rl.config import FinetuneConfig, PretrainConfig, load_config
 from materium_rl.errors import ConfigError
-from materium_rl.evaluation import export
+from materium_rl.evaluation.discoveries import export
 from materium_rl.evaluation.report.page import write_report
 from materium_rl.resources import POLICY_FILES, bundled_policies
 from materium_rl.rewards import registry

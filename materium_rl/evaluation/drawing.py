@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from materium_rl.errors import ConfigError
-from materium_rl.evaluation.controls import standing
-from materium_rl.evaluation.entries import FinetuneRun, finetune_run
-from materium_rl.evaluation.evaluate import sample_structures
+from materium_rl.evaluation.comparison.controls import standing
+from materium_rl.evaluation.comparison.entries import FinetuneRun, finetune_run
+from materium_rl.evaluation.scored import sample_structures
 from materium_rl.policies.loading import Policy
 from materium_rl.policies.run_sampling import RunSampling
 from materium_rl.prompting import prompt_tensors

@@ -13,8 +13,8 @@ from tiny import write_policy
 from materium_rl.config import EvaluateConfig, GenerateConfig
 from materium_rl.errors import ConfigError
 from materium_rl.evaluation.drawing import check_recorded, draw, prompts_of
-from materium_rl.evaluation.evaluate import sample_structures
-from materium_rl.evaluation.inputs import read_source
+from materium_rl.evaluation.evaluate.inputs import read_source
+from materium_rl.evaluation.scored import sample_structures
 from materium_rl.generate import generate
 from materium_rl.policies.loading import load_policy
 from materium_rl.rl.finetune import finetune

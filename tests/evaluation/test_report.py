@@ -18,13 +18,13 @@ from typer.testing import CliRunner
 
 from materium_rl import cli
 from materium_rl.errors import ConfigError
-from materium_rl.evaluation.comparison_record import SCHEMA, ComparisonRecord, read_comparison, schema
+from materium_rl.evaluation.comparison.record import SCHEMA, ComparisonRecord, read_comparison, schema
+from materium_rl.evaluation.discoveries.sources import read_samples
 from materium_rl.evaluation.metrics import DEFINITIONS
 from materium_rl.evaluation.report import distributions, drawing
 from materium_rl.evaluation.report.findings import Findings, find_best, pack
 from materium_rl.evaluation.report.page import write_report
 from materium_rl.evaluation.report.wording import formula_markup, space_group
-from materium_rl.evaluation.sources import read_samples
 
 pytestmark = pytest.mark.filterwarnings("error:constrained_layout")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from materium_rl.errors import ConfigError
-from materium_rl.evaluation.comparison_record import ComparisonRecord, read_comparison
-from materium_rl.evaluation.evaluate import CAVEAT, HELD_OUT_GAP, LABEL
-from materium_rl.evaluation.evaluate_report import BY_JUDGE
+from materium_rl.evaluation.comparison.record import ComparisonRecord, read_comparison
+from materium_rl.evaluation.discoveries.sources import read_samples
+from materium_rl.evaluation.evaluate.text import BY_JUDGE
 from materium_rl.evaluation.metrics import Definition, Figure
 from materium_rl.evaluation.report import changes, charts, distributions
 from materium_rl.evaluation.report.content import Content, Section
@@ -18,7 +18,7 @@ from materium_rl.evaluation.report.findings import find_best
 from materium_rl.evaluation.report.second_judges import judges_section, who_judges
 from materium_rl.evaluation.report.tables import Table, definitions_of, figure_of, figure_rows
 from materium_rl.evaluation.report.wording import RUNGS, in_words
-from materium_rl.evaluation.sources import read_samples
+from materium_rl.evaluation.scored import CAVEAT, HELD_OUT_GAP, LABEL
 from materium_rl.evaluation.table import SECTIONS, TERMINAL_SECTIONS
 
 if TYPE_CHECKING:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from materium_rl.evaluation.comparison_record import ComparisonRecord, JudgesRecord
-from materium_rl.evaluation.evaluate_report import BY_JUDGE
-from materium_rl.evaluation.judges import PROXY, REWARD
+from materium_rl.evaluation.comparison.record import ComparisonRecord, JudgesRecord
+from materium_rl.evaluation.evaluate.judges import PROXY, REWARD
+from materium_rl.evaluation.evaluate.text import BY_JUDGE
 from materium_rl.evaluation.report import drawing
 from materium_rl.evaluation.report.charts import Chart
 from materium_rl.evaluation.report.content import Section

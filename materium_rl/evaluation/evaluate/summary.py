@@ -10,12 +10,16 @@ import numpy as np
 
 from materium_rl import __version__
 from materium_rl.config import EvaluateConfig
-from materium_rl.evaluation.agreement import Agreement, agreement
-from materium_rl.evaluation.distributions import Population, coverage, distances, population, population_of
-from materium_rl.evaluation.evaluate import bundled_training_elements
-from materium_rl.evaluation.evaluate_report import ALL_DEFINITIONS, headline
-from materium_rl.evaluation.inputs import Source
-from materium_rl.evaluation.judgements import (
+from materium_rl.evaluation.evaluate.agreement import Agreement, agreement
+from materium_rl.evaluation.evaluate.distributions import (
+    Population,
+    coverage,
+    distances,
+    population,
+    population_of,
+)
+from materium_rl.evaluation.evaluate.inputs import Source
+from materium_rl.evaluation.evaluate.judgements import (
     JUDGED,
     ON_HULL,
     energies,
@@ -24,12 +28,21 @@ from materium_rl.evaluation.judgements import (
     title_of,
     version_of,
 )
-from materium_rl.evaluation.judges import EVALUATOR, NOT_RELAXED, PROXY, RELAXED, REWARD, Panel
-from materium_rl.evaluation.known import Reference
-from materium_rl.evaluation.ladder import Share
+from materium_rl.evaluation.evaluate.judges import EVALUATOR, NOT_RELAXED, PROXY, RELAXED, REWARD, Panel
+from materium_rl.evaluation.evaluate.properties import (
+    ALWAYS,
+    NO_HISTOGRAM,
+    Target,
+    histogram,
+    property_of,
+    values_of,
+)
+from materium_rl.evaluation.evaluate.record import EvaluationRecord, plain
+from materium_rl.evaluation.evaluate.text import ALL_DEFINITIONS, headline
 from materium_rl.evaluation.metrics import N_BOOT, STABLE_BELOW, Figure, Flags, figures, ratio_of
-from materium_rl.evaluation.properties import ALWAYS, NO_HISTOGRAM, Target, histogram, property_of, values_of
-from materium_rl.evaluation.record import EvaluationRecord, plain
+from materium_rl.evaluation.novelty.known import Reference
+from materium_rl.evaluation.novelty.ladder import Share
+from materium_rl.evaluation.scored import bundled_training_elements
 from materium_rl.evaluation.statistics import Bootstrap, Statistic
 from materium_rl.rewards.base import Invalid
 from materium_rl.rewards.catalogue.bandgap import BandGap

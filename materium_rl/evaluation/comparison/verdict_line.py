@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from materium_rl.evaluation.differences import Change, Changes
+from materium_rl.evaluation.comparison.differences import Change, Changes
 from materium_rl.evaluation.metrics import Figure
 from materium_rl.evaluation.table import format_times
 from materium_rl.evaluation.variety import COLOURING, FAMILY_SWAP, NO_SWAP, RARE_EARTH_SWAP

@@ -12,7 +12,7 @@ import pandas as pd
 from materium_rl.cif import parse_cif
 from materium_rl.config import read_yaml
 from materium_rl.errors import ConfigError, MateriumError, StructureFileError
-from materium_rl.evaluation.filters import ELEMENTS
+from materium_rl.evaluation.discoveries.filters import ELEMENTS
 from materium_rl.evaluation.metrics import elements_of
 from materium_rl.resources import POLICY_FILES, bundled_policies, file_sha256, policy_path
 from materium_rl.runs import COMPARISON, EVALUATED, EVALUATION, RunFolder

@@ -12,20 +12,20 @@ from rich.console import Console
 
 from materium_rl.config import CompareConfig
 from materium_rl.errors import ConfigError
-from materium_rl.evaluation.comparison import Compared, Comparison, Control, Judged, Point, Trajectory
-from materium_rl.evaluation.comparison_files import print_comparison, write_comparison
-from materium_rl.evaluation.comparison_judges import judge_again
-from materium_rl.evaluation.controls import best_of
-from materium_rl.evaluation.costs import Cost, mean_cost, run_cost
+from materium_rl.evaluation.comparison.controls import best_of
+from materium_rl.evaluation.comparison.costs import Cost, mean_cost, run_cost
+from materium_rl.evaluation.comparison.entries import Entry, distinct_names, entries, finetune_run
+from materium_rl.evaluation.comparison.files import print_comparison, write_comparison
+from materium_rl.evaluation.comparison.results import Compared, Comparison, Control, Judged, Point, Trajectory
+from materium_rl.evaluation.comparison.second_judge import judge_again
 from materium_rl.evaluation.drawing import check_recorded, draw, prompts_of
-from materium_rl.evaluation.entries import Entry, distinct_names, entries, finetune_run
-from materium_rl.evaluation.evaluate import (
+from materium_rl.evaluation.evaluate.judges import Panel, choose, load
+from materium_rl.evaluation.metrics import N_BOOT, Figure, figures, statistics
+from materium_rl.evaluation.scored import (
     bundled_training_elements,
     evaluate_structures,
     make_scorer,
 )
-from materium_rl.evaluation.judges import Panel, choose, load
-from materium_rl.evaluation.metrics import N_BOOT, Figure, figures, statistics
 from materium_rl.evaluation.statistics import Bootstrap
 from materium_rl.evaluation.table import make_console
 from materium_rl.policies.loading import Policy, load_policy

@@ -13,10 +13,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from materium_rl.errors import ConfigError
-from materium_rl.evaluation.record import DefinitionRecord, Estimate
+from materium_rl.evaluation.evaluate.record import DefinitionRecord, Estimate
 from materium_rl.runs import COMPARISON
 
-SCHEMA = Path(__file__).parent / "schemas" / "comparison.schema.json"
+SCHEMA = Path(__file__).parent.parent / "schemas" / "comparison.schema.json"
 
 
 class Record(BaseModel):

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from materium_rl.config import CompareConfig, RewardConfig
-from materium_rl.evaluation.entries import FinetuneRun
-from materium_rl.evaluation.evaluate import sample_structures
+from materium_rl.evaluation.comparison.entries import FinetuneRun
+from materium_rl.evaluation.scored import sample_structures
 from materium_rl.policies.loading import Policy
 from materium_rl.prompting import prompt_tensors
 from materium_rl.prompts import Prompt

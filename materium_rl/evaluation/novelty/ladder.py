@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from materium_rl.errors import ConfigError
-from materium_rl.evaluation.known import Reference
-from materium_rl.evaluation.levels import LEVELS, Level
-from materium_rl.evaluation.verdict import Neighbour, Subject, Verdict, judge
+from materium_rl.evaluation.novelty.known import Reference
+from materium_rl.evaluation.novelty.levels import LEVELS, Level
+from materium_rl.evaluation.novelty.verdict import Neighbour, Subject, Verdict, judge
 from materium_rl.rewards.base import Invalid, Outcome
 from materium_rl.rewards.catalogue.novelty import OVERLAP, Tier
 from materium_rl.rewards.fingerprint import Fingerprint, fingerprints, shortest_distance

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from materium_rl.evaluation.provenance import Entry
+from materium_rl.evaluation.discoveries.provenance import Entry
 from materium_rl.rewards.potentials.mp_corrections import mp2020_correction
 from materium_rl.structure_files import write_structures
 from materium_rl.structure_parsers import PARSE_ERRORS, unreadable

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from materium_rl.evaluation.costs import CALLS, GAINS, Cost, gain_per
-from materium_rl.evaluation.differences import Change, Changes
+from materium_rl.evaluation.comparison.costs import CALLS, GAINS, Cost, gain_per
+from materium_rl.evaluation.comparison.differences import Change, Changes
 from materium_rl.evaluation.metrics import DEFINITIONS, PER, Definition, Figure
 from materium_rl.evaluation.table import figure_title, format_figure, format_times, format_value
 from materium_rl.evaluation.variety import COLOURING, FAMILY_SWAP, NO_SWAP, RARE_EARTH_SWAP

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import gemmi
 
 from materium_rl.errors import ConfigError, did_you_mean
-from materium_rl.evaluation.benchmarks import write_lemat, write_mattergen
-from materium_rl.evaluation.provenance import Entry
+from materium_rl.evaluation.discoveries.benchmarks import write_lemat, write_mattergen
+from materium_rl.evaluation.discoveries.provenance import Entry
 from materium_rl.files import atomic_path
 from materium_rl.runs import PROVENANCE
 from materium_rl.structure_files import write_structures

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from materium_rl import __version__
-from materium_rl.evaluation.filters import ELEMENTS
-from materium_rl.evaluation.sources import CIF, Samples
+from materium_rl.evaluation.discoveries.filters import ELEMENTS
+from materium_rl.evaluation.discoveries.sources import CIF, Samples
 from materium_rl.rewards.base import Outcome
 from materium_rl.structure_parsers import clean_properties
 

@@ -10,14 +10,14 @@ from rich.console import Console
 
 from materium_rl.cif import parse_cif
 from materium_rl.config import CompareConfig
-from materium_rl.evaluation import judges
-from materium_rl.evaluation.comparison import Judged
-from materium_rl.evaluation.differences import Changes
-from materium_rl.evaluation.evaluate_report import BY_JUDGE
-from materium_rl.evaluation.judgements import add_judgements, judge_statistics, title_of
-from materium_rl.evaluation.judges import EVALUATOR, RELAXED, REWARD, Panel
+from materium_rl.evaluation.comparison.differences import Changes
+from materium_rl.evaluation.comparison.results import Judged
+from materium_rl.evaluation.evaluate import judges
+from materium_rl.evaluation.evaluate.judgements import add_judgements, judge_statistics, title_of
+from materium_rl.evaluation.evaluate.judges import EVALUATOR, RELAXED, REWARD, Panel
+from materium_rl.evaluation.evaluate.novel import add_novelty, open_references
+from materium_rl.evaluation.evaluate.text import BY_JUDGE
 from materium_rl.evaluation.metrics import N_BOOT, Figure
-from materium_rl.evaluation.novel import add_novelty, open_references
 from materium_rl.evaluation.statistics import Bootstrap
 from materium_rl.evaluation.table import format_figure
 from materium_rl.rewards.catalogue.bandgap import BandGap

@@ -14,17 +14,17 @@ from rich.console import Console
 
 from materium_rl.cif import parse_cif
 from materium_rl.config import EvaluateConfig
-from materium_rl.evaluation import judges
-from materium_rl.evaluation.evaluate import make_scorer, score_structures
-from materium_rl.evaluation.evaluate_report import print_summary, report
-from materium_rl.evaluation.inputs import Source, read_source
-from materium_rl.evaluation.judgements import CHARGE, add_reasons, energies, judges_of
-from materium_rl.evaluation.novel import add_novelty, open_references, population_reference
-from materium_rl.evaluation.properties import Target, monitors, values_of
-from materium_rl.evaluation.record import EvaluationRecord
+from materium_rl.evaluation.evaluate import judges
+from materium_rl.evaluation.evaluate.inputs import Source, read_source
+from materium_rl.evaluation.evaluate.judgements import CHARGE, add_reasons, energies, judges_of
+from materium_rl.evaluation.evaluate.novel import add_novelty, open_references, population_reference
+from materium_rl.evaluation.evaluate.properties import Target, monitors, values_of
+from materium_rl.evaluation.evaluate.record import EvaluationRecord
+from materium_rl.evaluation.evaluate.summary import Judged, record_of
+from materium_rl.evaluation.evaluate.text import print_summary, report
 from materium_rl.evaluation.report.page import REPORT as PAGE
 from materium_rl.evaluation.report.page import write_report
-from materium_rl.evaluation.summary import Judged, record_of
+from materium_rl.evaluation.scored import make_scorer, score_structures
 from materium_rl.evaluation.table import make_console
 from materium_rl.files import atomic_path
 from materium_rl.rewards.execution.progress import scoring_bar

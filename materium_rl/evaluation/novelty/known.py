@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from materium_rl.errors import ConfigError
-from materium_rl.evaluation.distances import Floats, amd_distance, cell_pdd
-from materium_rl.evaluation.sources import CIF, read_samples
+from materium_rl.evaluation.discoveries.sources import CIF, read_samples
+from materium_rl.evaluation.novelty.distances import Floats, amd_distance, cell_pdd
 from materium_rl.resources import training_index
 from materium_rl.rewards.base import Invalid
 from materium_rl.rewards.fingerprint import N_ALL, fingerprints

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from materium_rl.conditions import NUMBERS
 from materium_rl.errors import ConfigError
-from materium_rl.evaluation.distributions import Population
+from materium_rl.evaluation.evaluate.distributions import Population
 from materium_rl.evaluation.metrics import elements_of
 from materium_rl.rewards import registry
 

@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from materium_rl import __version__
-from materium_rl.evaluation.comparison import Compared, Comparison, Control, Trajectory
-from materium_rl.evaluation.comparison_judges import apart, judge_tables, panel_record, who_judges
-from materium_rl.evaluation.comparison_tables import (
+from materium_rl.evaluation.comparison.costs import CALLS, gain_per
+from materium_rl.evaluation.comparison.curves import plot_rarefaction, plot_trajectories
+from materium_rl.evaluation.comparison.differences import Change, Changes
+from materium_rl.evaluation.comparison.plots import plot_comparison
+from materium_rl.evaluation.comparison.results import Compared, Comparison, Control, Trajectory
+from materium_rl.evaluation.comparison.second_judge import apart, judge_tables, panel_record, who_judges
+from materium_rl.evaluation.comparison.tables import (
     markdown_controls,
     markdown_costs,
     markdown_differences,
     markdown_trajectory,
 )
-from materium_rl.evaluation.costs import CALLS, gain_per
-from materium_rl.evaluation.curves import plot_rarefaction, plot_trajectories
-from materium_rl.evaluation.differences import Change, Changes
-from materium_rl.evaluation.evaluate import CAVEAT, HELD_OUT_GAP, LABEL
 from materium_rl.evaluation.metrics import DEFINITIONS, STABLE_BELOW, Figure
-from materium_rl.evaluation.plots import plot_comparison
 from materium_rl.evaluation.report.page import REPORT, write_report
+from materium_rl.evaluation.scored import CAVEAT, HELD_OUT_GAP, LABEL
 from materium_rl.evaluation.table import markdown_definitions, markdown_table, print_table, ratio
 from materium_rl.files import atomic_path
 from materium_rl.runs import COMPARISON

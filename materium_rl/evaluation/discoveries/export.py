@@ -6,10 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from materium_rl.errors import ConfigError
-from materium_rl.evaluation.benchmarks import COMMANDS, ENERGIES_COMMAND, ENERGIES_FILE, LEMAT_SAMPLES
-from materium_rl.evaluation.exporters import BENCHMARKS, tell_written, write_exports
-from materium_rl.evaluation.provenance import Entry, properties_of
-from materium_rl.evaluation.sources import Samples, read_samples
+from materium_rl.evaluation.discoveries.benchmarks import (
+    COMMANDS,
+    ENERGIES_COMMAND,
+    ENERGIES_FILE,
+    LEMAT_SAMPLES,
+)
+from materium_rl.evaluation.discoveries.exporters import BENCHMARKS, tell_written, write_exports
+from materium_rl.evaluation.discoveries.provenance import Entry, properties_of
+from materium_rl.evaluation.discoveries.sources import Samples, read_samples
 
 
 def export(source: Path, formats: Sequence[str], out: Path, *, number: int | None = None) -> Path:

@@ -8,8 +8,14 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from materium_rl.evaluation.judgements import ON_HULL
-from materium_rl.evaluation.ladder import LEVELS
+from materium_rl.evaluation.evaluate.judgements import ON_HULL
+from materium_rl.evaluation.evaluate.record import (
+    AgreementRecord,
+    Estimate,
+    EvaluationRecord,
+    JudgeRecord,
+    NoveltyRecord,
+)
 from materium_rl.evaluation.metrics import (
     DEFINITIONS,
     FUNNEL,
@@ -19,13 +25,7 @@ from materium_rl.evaluation.metrics import (
     Definition,
     Figure,
 )
-from materium_rl.evaluation.record import (
-    AgreementRecord,
-    Estimate,
-    EvaluationRecord,
-    JudgeRecord,
-    NoveltyRecord,
-)
+from materium_rl.evaluation.novelty.ladder import LEVELS
 from materium_rl.evaluation.table import format_figure
 
 OTHERS = (

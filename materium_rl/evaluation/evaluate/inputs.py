@@ -13,8 +13,8 @@ import torch
 from materium_rl.config import EvaluateConfig, RewardConfig, read_yaml
 from materium_rl.errors import ConfigError, did_you_mean
 from materium_rl.evaluation.drawing import draw, prompts_of
-from materium_rl.evaluation.judges import choose
-from materium_rl.evaluation.properties import Target
+from materium_rl.evaluation.evaluate.judges import choose
+from materium_rl.evaluation.evaluate.properties import Target
 from materium_rl.hub import is_hub_id
 from materium_rl.policies.loading import load_policy
 from materium_rl.prompting import PromptSource

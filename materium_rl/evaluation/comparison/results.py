@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from materium_rl.config import CompareConfig
-from materium_rl.evaluation.costs import Cost
-from materium_rl.evaluation.differences import Changes, Statistics, changes, recipe_figures
-from materium_rl.evaluation.evaluate import Evaluation
-from materium_rl.evaluation.judges import Panel
+from materium_rl.evaluation.comparison.costs import Cost
+from materium_rl.evaluation.comparison.differences import Changes, Statistics, changes, recipe_figures
+from materium_rl.evaluation.comparison.rarefaction import Curve, sample_sizes, sun_curves
+from materium_rl.evaluation.comparison.verdict_line import verdict
+from materium_rl.evaluation.evaluate.judges import Panel
 from materium_rl.evaluation.metrics import Figure
-from materium_rl.evaluation.rarefaction import Curve, sample_sizes, sun_curves
+from materium_rl.evaluation.scored import Evaluation
 from materium_rl.evaluation.statistics import Bootstrap
-from materium_rl.evaluation.verdict_line import verdict
 from materium_rl.rewards.catalogue.bandgap import BandGap
 from materium_rl.rewards.scoring import Scorer
 

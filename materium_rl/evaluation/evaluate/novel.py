@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from materium_rl.evaluation.inputs import kind_of
-from materium_rl.evaluation.judgements import WHY, add_judgements, narrow
-from materium_rl.evaluation.known import Reference
-from materium_rl.evaluation.ladder import Ladder, LadderTable
+from materium_rl.evaluation.evaluate.inputs import kind_of
+from materium_rl.evaluation.evaluate.judgements import WHY, add_judgements, narrow
 from materium_rl.evaluation.metrics import Flags
+from materium_rl.evaluation.novelty.known import Reference
+from materium_rl.evaluation.novelty.ladder import Ladder, LadderTable
 from materium_rl.resources import TRAINING_INDEX, policy_path
 from materium_rl.rewards.base import Outcome
 from materium_rl.runs import RunFolder

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from materium_rl.evaluation.comparison import Trajectory
+from materium_rl.evaluation.comparison.plots import colour, style
+from materium_rl.evaluation.comparison.rarefaction import Curve
+from materium_rl.evaluation.comparison.results import Trajectory
 from materium_rl.evaluation.metrics import DEFINITIONS
-from materium_rl.evaluation.plots import colour, style
-from materium_rl.evaluation.rarefaction import Curve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

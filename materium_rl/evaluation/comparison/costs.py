@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from materium_rl.evaluation.differences import Changes
-from materium_rl.evaluation.entries import FinetuneRun
+from materium_rl.evaluation.comparison.differences import Changes
+from materium_rl.evaluation.comparison.entries import FinetuneRun
 from materium_rl.evaluation.metrics import Figure
 
 GAINS = ("sun", "sun_new", "sun_on_target", "sun_prototypes", "sun_frameworks")

@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.table import Table
 
 from materium_rl.errors import ConfigError
-from materium_rl.evaluation.exporters import tell_faults, tell_written, write_exports
-from materium_rl.evaluation.filters import column_of, condition, sort_key
-from materium_rl.evaluation.provenance import Entry, properties_of
-from materium_rl.evaluation.sources import CIF, FORMULA, Samples, read_samples
+from materium_rl.evaluation.discoveries.exporters import tell_faults, tell_written, write_exports
+from materium_rl.evaluation.discoveries.filters import column_of, condition, sort_key
+from materium_rl.evaluation.discoveries.provenance import Entry, properties_of
+from materium_rl.evaluation.discoveries.sources import CIF, FORMULA, Samples, read_samples
 from materium_rl.evaluation.table import make_console
 from materium_rl.rewards.catalogue.novelty import Tier
 from materium_rl.structures import structures_match

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from materium_rl.evaluation.distances import Floats, pdd, pdd_distance
-from materium_rl.evaluation.known import Reference
-from materium_rl.evaluation.levels import FAR, LEVELS, TOLERANCES
 from materium_rl.evaluation.metrics import elements_of
+from materium_rl.evaluation.novelty.distances import Floats, pdd, pdd_distance
+from materium_rl.evaluation.novelty.known import Reference
+from materium_rl.evaluation.novelty.levels import FAR, LEVELS, TOLERANCES
 from materium_rl.rewards.catalogue.novelty import Tier
 from materium_rl.rewards.elements import RARE_EARTHS
 from materium_rl.rewards.fingerprint import Fingerprint
