@@ -62,12 +62,23 @@ def draw(
 
 
 def best_recorded(policy: Policy, run: FinetuneRun, n: int) -> list[Structure | Invalid]:
-    """The n samples of a run with the highest rewards, in the order in which they were drawn."""
-    columns = ["outcome", "reward", "tokens"]
-    tables = [path for step, path in run.folder.sample_tables().items() if step <= run.step]
-    frame = pd.concat([pd.read_parquet(path, columns=columns) for path in tables], ignore_index=True)
-    rank = [standing(*row) for row in zip(frame["outcome"], frame["reward"], strict=True)]
-    kept = np.sort(np.argsort(-np.array(rank), kind="stable")[:n])
+    """The n samples of a run with the highest rewards, in the order in which they were drawn.
+
+    Of a run with prompts the best of each prompt come first, then the second best of each, and so on, so that
+    easy prompts do not take the place of the others.
+    """
+    columns = ["outcome", "reward", "tokens", *(["prompt"] if run.config.prompts.enabled else [])]
+    tables = {step: path for step, path in run.folder.sample_tables().items() if step <= run.step}
+    frame = pd.concat(
+        [pd.read_parquet(path, columns=columns).assign(step=step) for step, path in tables.items()],
+        ignore_index=True,
+    )
+    frame["standing"] = [standing(*row) for row in zip(frame["outcome"], frame["reward"], strict=True)]
+    order = frame.sort_values("standing", ascending=False, kind="stable")
+    if "prompt" in order:
+        order = order.assign(place=order.groupby(["step", "prompt"]).cumcount())
+        order = order.sort_values("place", kind="stable")
+    kept = np.sort(order.index[:n])
     return [policy.codec.decode(list(tokens)) for tokens in frame["tokens"].iloc[kept]]
 
 

@@ -10,11 +10,11 @@ import pytest
 from small_trainer import small_config
 from tiny import write_policy
 
-from materium_rl.config import EvaluateConfig, GenerateConfig
+from materium_rl.config import EvaluateConfig, GenerateConfig, RewardConfig
 from materium_rl.errors import ConfigError
 from materium_rl.evaluation.drawing import check_recorded, draw, prompts_of
 from materium_rl.evaluation.evaluate.inputs import read_source
-from materium_rl.evaluation.scored import sample_structures
+from materium_rl.evaluation.scored import make_scorer, sample_structures
 from materium_rl.generate import generate
 from materium_rl.policies.loading import load_policy
 from materium_rl.rl.finetune import finetune
@@ -30,6 +30,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made: dict[str, dict[str, Any]] = {
         "asked": {"prompts.constraints.n_sites": [2, 3]},
         "best": {"rl.algorithm": "best-of-n"},
+        "best asked": {
+            "rl.algorithm": "best-of-n",
+            "prompts.constraints.n_sites": [2, 3],
+            "rl.group_size": 4,
+        },
         "hot": {"rl.algorithm": "temperature", "rl.temperatures": [3.0]},
     }
     for name, values in made.items():
@@ -47,6 +52,15 @@ def test_best_of_n_gives_the_best_of_what_it_recorded(runs: Path) -> None:
     wanted = [policy.codec.decode(list(frame["tokens"][i])) for i in sorted(best.index[:5])]
     assert found == wanted
     assert frame["reward"].nlargest(5).mean() > frame["reward"].mean()
+
+
+def test_best_of_n_takes_the_best_of_each_prompt(runs: Path) -> None:
+    """Two sites earn 1 and three 1/2, and still every prompt has its best two among the sixteen."""
+    found = draw(load_policy(runs / "best asked"), str(runs / "best asked"), 16, **HOW)
+    tables = [pd.read_parquet(path) for path in sorted((runs / "best asked" / "samples").glob("*.parquet"))]
+    wanted = [size for table in tables for size in table["n_sites"][::4] for _ in range(2)]
+    assert {2, 3} == set(wanted)
+    assert [len(structure) for structure in found] == wanted
 
 
 def test_best_of_n_cannot_give_more_than_it_drew(runs: Path) -> None:
@@ -70,6 +84,11 @@ def test_runs_are_asked_for_what_they_were_trained_with(runs: Path) -> None:
     assert not prompts_of(["nano", str(runs / "hot")]).enabled
     with pytest.raises(ConfigError, match=r"hot and .*asked were trained with different prompts"):
         prompts_of([str(runs / "hot"), str(runs / "asked")])
+
+
+def test_all_are_judged_by_one_target() -> None:
+    with pytest.raises(ConfigError, match=r"bandgap\(target=prompt\): all samples are judged by one target"):
+        make_scorer(RewardConfig(expression="novelty+bandgap(target=prompt)"))
 
 
 def test_evaluate_and_generate_ask_alike(runs: Path) -> None:
