@@ -2,8 +2,8 @@
 
     python benchmarks/prompted_base.py --policy nano -n 192
 
-Samples with prompts drawn from the training structures, beside free ones: valid, below 0.1 eV/atom (CHGNet, not
-relaxed), sites, and the share of the commonest element of a crystal.
+Samples with prompts drawn from the training structures, beside free ones: valid, below 0.1 eV/atom (CHGNet,
+not relaxed), sites, and the share of the commonest element of a crystal.
 """
 
 from __future__ import annotations
@@ -33,9 +33,8 @@ if __name__ == "__main__":
     policy = load_policy(given.policy)
     for title, names in CASES.items():
         config = PromptsConfig(constraints=dict.fromkeys(names, "training"))
-        prompts = PromptSource(config, policy, given.policy).draw_repeated(
-            given.n, seed=0, stream=0, repeats=1
-        )
+        source = PromptSource(config, policy, given.policy)
+        prompts = source.draw_repeated(given.n, seed=0, stream=0, repeats=1)
         drawn = sample_many(policy.model, given.n, seed=0, **prompt_tensors(policy.model, prompts).keywords)
         structures = [policy.codec.decode(row.tolist()) for row in drawn.ids]
         with Scorer("stability", gates=["validity"]) as scorer:
