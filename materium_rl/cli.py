@@ -145,8 +145,13 @@ def finetune(
         ),
     ] = None,
     algorithm: Annotated[
-        Literal["grpo", "ppo"] | None,
-        typer.Option("--algorithm", metavar="grpo|ppo", help="With the settings of its preset."),
+        Literal["grpo", "ppo", "best-of-n", "sft-accept", "temperature", "shuffled-reward"] | None,
+        typer.Option(
+            "--algorithm",
+            metavar="NAME",
+            help="grpo, ppo (with its preset), or a control at equal reward calls: best-of-n, sft-accept, "
+            "temperature, shuffled-reward.",
+        ),
     ] = None,
     steps: Annotated[
         int | None, typer.Option("--steps", metavar="N", help="Batches of completions to learn from.")

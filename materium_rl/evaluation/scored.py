@@ -10,7 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from materium_rl.config import RewardConfig
-from materium_rl.errors import TokenizationError
+from materium_rl.errors import ConfigError, TokenizationError
 from materium_rl.evaluation.metrics import (
     GAP,
     N_BOOT,
@@ -26,6 +26,7 @@ from materium_rl.evaluation.metrics import (
 from materium_rl.evaluation.variety import bundled_rare_earth_formulas
 from materium_rl.policies.loading import Policy
 from materium_rl.policies.sampling import sample_many
+from materium_rl.prompting import UNPROMPTED, PromptTensors
 from materium_rl.rewards import registry
 from materium_rl.rewards.base import Invalid
 from materium_rl.rewards.catalogue.bandgap import BandGap
@@ -154,6 +155,11 @@ def make_scorer(config: RewardConfig, monitors: Sequence[str] = ()) -> tuple[Sco
         The scorer, and the band gap reward with its target and width.
     """
     terms = list(parse(config.expression))
+    if prompted := [term.name for term in terms if term.prompted]:
+        raise ConfigError(
+            f"{prompted[0]}(target=prompt): all samples are judged by one target here; give a number, as in "
+            f"--reward 'novelty+{prompted[0]}(target=2)'"
+        )
     gates = {parse(text)[0].name: text for text in config.gates}
     named = {term.name for term in terms}
     also = dict.fromkeys((NOVELTY, GAP, *monitors))
@@ -173,7 +179,14 @@ def make_scorer(config: RewardConfig, monitors: Sequence[str] = ()) -> tuple[Sco
 
 
 def sample_structures(
-    policy: Policy, n: int, *, seed: int = 0, temperature: float = 1.0, batch_size: int = 128, first: int = 0
+    policy: Policy,
+    n: int,
+    *,
+    seed: int = 0,
+    temperature: float = 1.0,
+    batch_size: int = 128,
+    first: int = 0,
+    asked: PromptTensors = UNPROMPTED,
 ) -> list[Structure | Invalid]:
     """Sample n structures; what a policy writes does not depend on the batch size.
 
@@ -184,12 +197,19 @@ def sample_structures(
         temperature: Divides the logits.
         batch_size: Sampled together.
         first: Index of the first sample.
+        asked: What the n samples are asked for.
 
     Returns:
         n structures; ``Invalid`` where a completion cannot be decoded.
     """
     completions = sample_many(
-        policy.model, n, seed=seed, temperature=temperature, batch_size=batch_size, first=first
+        policy.model,
+        n,
+        seed=seed,
+        temperature=temperature,
+        batch_size=batch_size,
+        first=first,
+        **asked.keywords,
     )
     return [_decode(policy, row.tolist()) for row in completions.ids]
 

@@ -18,17 +18,19 @@ from materium_rl.evaluation.comparison.entries import Entry, distinct_names, ent
 from materium_rl.evaluation.comparison.files import print_comparison, write_comparison
 from materium_rl.evaluation.comparison.results import Compared, Comparison, Control, Judged, Point, Trajectory
 from materium_rl.evaluation.comparison.second_judge import judge_again
+from materium_rl.evaluation.drawing import check_recorded, draw, prompts_of
 from materium_rl.evaluation.evaluate.judges import Panel, choose, load
 from materium_rl.evaluation.metrics import N_BOOT, Figure, figures, statistics
 from materium_rl.evaluation.scored import (
     bundled_training_elements,
     evaluate_structures,
     make_scorer,
-    sample_structures,
 )
 from materium_rl.evaluation.statistics import Bootstrap
 from materium_rl.evaluation.table import make_console
 from materium_rl.policies.loading import Policy, load_policy
+from materium_rl.prompting import PromptSource
+from materium_rl.prompts import Prompt, PromptsConfig
 from materium_rl.rewards.base import Invalid
 from materium_rl.rewards.catalogue.bandgap import BandGap
 from materium_rl.rewards.execution.progress import scoring_bar
@@ -51,7 +53,7 @@ def compare(config: CompareConfig) -> Path:
         The output folder.
 
     Raises:
-        ConfigError: A wrong policy, reward or option; nothing has been written then.
+        ConfigError: A wrong policy, prompt, reward or option; nothing has been written then.
         RewardError: More structures failed to be measured than ``reward.max_failed`` allows.
     """
     console = make_console()
@@ -60,9 +62,14 @@ def compare(config: CompareConfig) -> Path:
     scorer, gap = make_scorer(config.reward)
     wanted = entries(config.policies)
     _check_runs(wanted, config)
+    sources = [source for entry in wanted for source in entry.policies]
+    check_recorded(sources, config.n)
+    prompts = prompts_of(sources) if config.prompts is None else config.prompts
+    config = config.model_copy(update={"prompts": prompts})
     with scorer:
         judge = _Judge(config, scorer, gap, panel, console)
-        judge.load_all(source for entry in wanted for source in entry.policies)
+        judge.load_all(sources)
+        judge.ask(sources[0], prompts)
         policies = [judge.entry(entry) for entry in wanted]
         controls = _controls(judge, policies) if config.controls.enabled else []
         trajectories = _trajectories(judge, policies) if config.trajectory else []
@@ -99,6 +106,14 @@ class _Judge:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         return self._loaded.get(policy) or load_policy(policy, device=device)
 
+    def ask(self, baseline: str, prompts: PromptsConfig) -> None:
+        """Ask every policy for the same, as it is drawn for the baseline."""
+        self._prompts = PromptSource(prompts, self.load(baseline), baseline)
+
+    def prompts(self, n: int) -> list[Prompt]:
+        """What n samples are asked for; empty for nothing."""
+        return self._prompts.draw_repeated(n, seed=self.config.seed, stream=0, repeats=1)
+
     def entry(self, entry: Entry) -> Compared:
         """Every run of an entry."""
         judged, costs = [], []
@@ -122,12 +137,14 @@ class _Judge:
     ) -> Judged:
         """Sample a policy and evaluate what it wrote."""
         n, start, policy = n or self.config.n, time.monotonic(), self.load(source)
-        structures = sample_structures(
+        structures = draw(
             policy,
+            source,
             n,
             seed=self.config.seed,
             temperature=temperature or self.config.temperature,
             batch_size=self.config.batch_size,
+            prompts=self.prompts(n),
         )
         seconds = time.monotonic() - start
         self.console.print(f"{name}: sampled {n} structures in {seconds:.0f} s, scoring them ...")
@@ -182,7 +199,7 @@ def _controls(judge: _Judge, policies: Sequence[Compared]) -> list[Control]:
         name = f"{base.name}-best-for-{policy.name}"
         judge.console.print(f"{name}: drawing {calls} structures of {base.name}, rewarding them ...")
         with scoring_bar(judge.console, name) as progress:
-            chosen = best_of(judge.load(source), run, config, calls, progress)
+            chosen = best_of(judge.load(source), run, config, calls, progress, judge.prompts(calls))
         judged = judge.again(judge.structures(chosen.structures, source, name, chosen.seconds))
         cost = Cost(calls, chosen.seconds / 3600, policy.cost.processors)
         found.append(

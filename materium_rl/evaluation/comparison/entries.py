@@ -13,7 +13,16 @@ from materium_rl.errors import ConfigError
 from materium_rl.resources import bundled_policies, policy_path
 from materium_rl.runs import CONFIG, RunFolder
 
-SAME = ("policy", "reward.expression", "reward.gates", "reward.aggregation", "rl", "guards", "replay")
+SAME = (
+    "policy",
+    "reward.expression",
+    "reward.gates",
+    "reward.aggregation",
+    "prompts",
+    "rl",
+    "guards",
+    "replay",
+)
 """What the runs of one recipe must have in common."""
 
 

@@ -329,4 +329,6 @@ def _against(comparison: Comparison) -> list[str]:
 
 def _title(comparison: Comparison) -> str:
     config, names = comparison.config, " and ".join(c.name for c in comparison.policies)
-    return f"{names}: {config.n:,} structures each, temperature {config.temperature:g}, seed {config.seed}"
+    asked = config.prompts.text if config.prompts else ""
+    sampling = f"temperature {config.temperature:g}, seed {config.seed}{asked}"
+    return f"{names}: {config.n:,} structures each, {sampling}"

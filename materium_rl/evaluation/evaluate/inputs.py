@@ -12,11 +12,12 @@ import torch
 
 from materium_rl.config import EvaluateConfig, RewardConfig, read_yaml
 from materium_rl.errors import ConfigError, did_you_mean
+from materium_rl.evaluation.drawing import draw, prompts_of
 from materium_rl.evaluation.evaluate.judges import choose
 from materium_rl.evaluation.evaluate.properties import Target
-from materium_rl.evaluation.scored import sample_structures
 from materium_rl.hub import is_hub_id
 from materium_rl.policies.loading import load_policy
+from materium_rl.prompting import PromptSource
 from materium_rl.resources import POLICY_FILES, bundled_policies, file_sha256, is_policy, policy_path
 from materium_rl.rewards.base import Invalid
 from materium_rl.runs import COMPARISON, EVALUATED, EVALUATION
@@ -153,8 +154,16 @@ def read_source(config: EvaluateConfig) -> Source:
 def _sampled(config: EvaluateConfig, start: float) -> Source:
     n = config.n or SAMPLED
     policy = load_policy(config.source, device="cuda" if torch.cuda.is_available() else "cpu")
-    structures = sample_structures(
-        policy, n, seed=config.seed, temperature=config.temperature, batch_size=config.batch_size
+    structures = draw(
+        policy,
+        config.source,
+        n,
+        seed=config.seed,
+        temperature=config.temperature,
+        batch_size=config.batch_size,
+        prompts=PromptSource(prompts_of([config.source]), policy, config.source).draw_repeated(
+            n, seed=config.seed, stream=0, repeats=1
+        ),
     )
     folder = policy_path(config.source)
     name = config.source if config.source in bundled_policies() else Path(config.source).resolve().name
