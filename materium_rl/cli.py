@@ -127,7 +127,13 @@ def finetune(
             help="Reward that multiplies the sum; repeatable, 'none' switches all off.",
         ),
     ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", metavar="N", help="Optimizer steps.")] = None,
+    algorithm: Annotated[
+        Literal["grpo", "ppo"] | None,
+        typer.Option("--algorithm", metavar="grpo|ppo", help="With the settings of its preset."),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", metavar="N", help="Batches of completions to learn from.")
+    ] = None,
     seed: Seed = None,
     plugin: Plugins = None,
     workers: Workers = None,
@@ -149,6 +155,7 @@ def finetune(
     overrides = {
         "policy": policy,
         "seed": seed,
+        "rl.algorithm": algorithm,
         "rl.steps": steps,
         "reward.expression": reward,
         "reward.gates": _gates(gate),
@@ -157,7 +164,8 @@ def finetune(
         "reward.ray_address": ray_address,
         "reward.cache": cache,
     }
-    files = [*_resumed(run, resume), *(config or [])]
+    presets = ["finetune_ppo"] if algorithm == "ppo" and not resume else []
+    files = [*_resumed(run, resume), *presets, *(config or [])]
     settings = load_config(FinetuneConfig, files, overrides, sets or [])
     policy_path(settings.policy)
     _check_rewards(settings.reward)

@@ -165,17 +165,56 @@ class RewardConfig(Section):
         return self
 
 
-class RLConfig(Section):
-    """The GRPO update; names and meanings as in TRL."""
+class PPOConfig(Section):
+    """What PPO has and GRPO has not: a critic; see ``rl.ppo``."""
 
-    steps: int = Field(160, ge=1)
+    gae_lambda: float = Field(
+        0.95, ge=0, le=1, description="1 takes the advantages from the rewards alone, 0 from the values alone"
+    )
+    value_coef: float = Field(0.1, gt=0, description="weight of the value loss")
+    value_clip_range: float = Field(
+        0.2, gt=0, description="how far an update may move the values of its batch"
+    )
+    value_learning_rate: float = Field(1e-3, gt=0, description="of the value head; constant")
+
+
+LOSS_TYPES = Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"]
+PPO_LOSS_TYPES = ("grpo", "bnpo", "dr_grpo", "dapo")
+
+
+class RLConfig(Section):
+    """The update; names and meanings as in TRL."""
+
+    algorithm: Literal["grpo", "ppo"] = "grpo"
+    steps: int = Field(160, ge=1, description="batches of completions")
     batch_size: int = Field(128, ge=2, description="completions per step")
-    group_size: int = Field(128, ge=2, description="completions that share one baseline")
+    group_size: int = Field(128, ge=2, description="GRPO: completions that share one baseline")
     learning_rate: float = Field(5e-4, gt=0, description="at the start; falls evenly to 0 at the last step")
+    num_iterations: int = Field(1, ge=1, description="passes over each batch of completions")
+    minibatches: int = Field(1, ge=1, description="updates per pass")
     kl_coef: float = Field(0.05, ge=0, description="weight of the KL divergence from the reference policy")
+    kl_in: Literal["loss", "reward"] = Field(
+        "loss", description="where the KL divergence is counted, once; in the reward of each token: PPO only"
+    )
+    kl_target: float | None = Field(
+        None,
+        gt=0,
+        description="KL divergence, nats per token, that kl_coef is steered to; null keeps it constant",
+    )
+    kl_horizon: int = Field(2560, ge=1, description="completions in which kl_coef adapts")
     clip_range: float = Field(0.2, gt=0)
-    num_iterations: int = Field(1, ge=1, description="updates per batch of completions")
-    loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo"] = "dapo"
+    clip_range_high: float | None = Field(
+        None,
+        gt=0,
+        description="upper bound where it is another; of cispo that of the ratio itself, such as 5",
+    )
+    loss_type: LOSS_TYPES = "dapo"
+    importance_sampling_level: Literal["token", "sequence"] = Field(
+        "token", description="of the ratio; sequence with loss_type grpo is GSPO"
+    )
+    scale_rewards: Literal["group", "batch", "none"] = Field(
+        "batch", description="GRPO: the spread that advantages are in units of"
+    )
     max_grad_norm: float = Field(1.0, gt=0)
     temperature: float = Field(1.0, gt=0)
     average_decay: float = Field(
@@ -190,13 +229,54 @@ class RLConfig(Section):
         le=1,
         description="advantages are those of reward to this power; below 1 it tames a long tail",
     )
+    ppo: PPOConfig = PPOConfig()
+
+    @property
+    def updates_per_step(self) -> int:
+        """Optimizer steps per batch of completions."""
+        return self.num_iterations * self.minibatches
+
+    @property
+    def baseline_size(self) -> int:
+        """Completions that are compared with one another: a group; with a critic the whole batch."""
+        return self.batch_size if self.algorithm == "ppo" else self.group_size
 
     @model_validator(mode="after")
-    def _groups_fill_the_batch(self) -> Self:
-        if self.batch_size % self.group_size:
+    def _parts_fill_the_batch(self) -> Self:
+        for name, size in (("group_size", self.baseline_size), ("minibatches", self.minibatches)):
+            if self.batch_size % size:
+                raise ValueError(f"batch_size {self.batch_size} must be a multiple of {name} {size}")
+        return self
+
+    @model_validator(mode="after")
+    def _loss_has_what_it_needs(self) -> Self:
+        if self.loss_type == "cispo" and (self.clip_range_high or 0) < 1:
             raise ValueError(
-                f"batch_size {self.batch_size} must be a multiple of group_size {self.group_size}"
+                "loss_type cispo needs clip_range_high of at least 1, the bound of the ratio, such as 5"
             )
+        level = {"luspo": "sequence", "vespo": "token"}.get(self.loss_type, self.importance_sampling_level)
+        if level != self.importance_sampling_level:
+            raise ValueError(f"loss_type {self.loss_type} needs importance_sampling_level {level}")
+        return self
+
+    @model_validator(mode="after")
+    def _algorithm_can_do_it(self) -> Self:
+        if self.algorithm == "ppo":
+            if self.loss_type not in PPO_LOSS_TYPES or self.importance_sampling_level != "token":
+                raise ValueError(
+                    f"algorithm ppo clips the ratio of each token: loss_type must be one of "
+                    f"{', '.join(PPO_LOSS_TYPES)}, and importance_sampling_level token"
+                )
+        elif self.kl_in == "reward":
+            raise ValueError(
+                "kl_in reward needs algorithm ppo, which rewards single tokens; use kl_in loss, or ppo"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _target_has_a_weight(self) -> Self:
+        if self.kl_target is not None and self.kl_coef == 0:
+            raise ValueError("kl_target needs a kl_coef above 0 to start from")
         return self
 
 
@@ -222,8 +302,11 @@ class FinetuneConfig(Section):
 
     policy: str = Field("nano", description="bundled name, policy folder or run folder")
     seed: int = Field(0, ge=0)
-    checkpoint_every: int = Field(10, ge=1, description="steps between checkpoints")
-    keep_checkpoints: int = Field(2, ge=1)
+    checkpoint_every: int = Field(10, ge=1, description="steps between checkpoints that are kept")
+    keep_checkpoints: int = Field(2, ge=1, description="of these, how many stay")
+    resume_every: int = Field(
+        1, ge=1, description="steps between checkpoints of which only the newest stays, to resume from"
+    )
     reward: RewardConfig = RewardConfig()
     rl: RLConfig = RLConfig()
     guards: GuardsConfig = GuardsConfig()

@@ -42,7 +42,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         _replace(temporary, target)
         _flush_entry(target.parent)
     finally:
-        _remove(temporary)
+        remove(temporary)
 
 
 def _flush(path: Path) -> None:
@@ -73,17 +73,26 @@ def _replace(temporary: Path, target: Path) -> None:
     if not (temporary.is_dir() and target.is_dir()):
         temporary.replace(target)
         return
-    previous = target.with_name(f"{TEMPORARY}{uuid4().hex[:8]}-previous-{target.name}")
-    target.rename(previous)
+    previous = target.rename(_aside(target))
     try:
         temporary.rename(target)
     except BaseException:
         previous.rename(target)
         raise
-    _remove(previous)
+    remove(previous)
 
 
-def _remove(path: Path) -> None:
+def _aside(path: Path) -> Path:
+    return path.with_name(f"{TEMPORARY}{uuid4().hex[:8]}-previous-{path.name}")
+
+
+def discard(folder: Path) -> None:
+    """Delete a folder; its name is gone at once, so that nobody finds a part of it."""
+    remove(folder.rename(_aside(folder)))
+
+
+def remove(path: Path) -> None:
+    """Delete a file or folder; nothing there is fine."""
     if path.is_dir():
         shutil.rmtree(path)
     else:

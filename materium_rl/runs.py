@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from materium_rl.config import Section, save_config
 from materium_rl.errors import ConfigError
-from materium_rl.files import TEMPORARY, atomic_path
+from materium_rl.files import TEMPORARY, atomic_path, discard, remove
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,6 +56,9 @@ COMPARISON = "comparison.json"
 PROVENANCE = "provenance.json"
 RESULTS = frozenset({"generated.parquet", COMPARISON, PROVENANCE})
 """A folder with one of these was written by ``generate``, ``compare``, ``discoveries`` or ``export``."""
+
+SIZES = "sizes.json"
+"""In a checkpoint: the size of each of its files, written last."""
 
 PACKAGES = ("materium-rl", "torch", "transformers", "trl", "ray", "pymatgen", "matgl", "chgnet", "numpy")
 
@@ -87,9 +90,9 @@ class RunFolder:
         if overwrite:
             _clear(path)
         run = cls(path)
-        run.samples.mkdir(parents=True, exist_ok=True)
-        run.checkpoints.mkdir(exist_ok=True)
         save_config(config, path / "config.yaml")
+        run.samples.mkdir(exist_ok=True)
+        run.checkpoints.mkdir(exist_ok=True)
         run._record_environment()
         if resume:
             run._rewind()
@@ -136,7 +139,7 @@ class RunFolder:
         return dict(sorted(tables.items()))
 
     @contextmanager
-    def checkpoint(self, step: int, *, keep: int | None = None) -> Iterator[Path]:
+    def checkpoint(self, step: int, *, keep: int | None = None, every: int = 1) -> Iterator[Path]:
         """Yield a folder to fill; on success it becomes ``checkpoints/step_XXXXXX`` and ``latest``.
 
         The policy belongs into its subfolder ``policy``, where ``policy_path`` finds it.
@@ -144,37 +147,43 @@ class RunFolder:
         Args:
             step: Last finished step.
             keep: Number of checkpoints that stay; ``None`` keeps all.
+            every: Only those of every so many steps count among them; of the others the newest stays.
         """
         target = self.checkpoints / step_name(step)
         with atomic_path(target) as temporary:
             temporary.mkdir(exist_ok=True)
             yield temporary
-        with atomic_path(self.checkpoints / "latest") as temporary:
-            temporary.write_text(target.name + "\n", encoding="utf-8")
+            (temporary / SIZES).write_text(json.dumps(_sizes(temporary)), encoding="utf-8")
+        self._point_to(target)
         if keep is not None:
-            for old in self._checkpoints()[:-keep]:
-                shutil.rmtree(old)
+            older = [path for path in self._checkpoints() if path != target]
+            lasting = [path for path in [*older, target] if _step_of(path) % every == 0][-keep:]
+            for path in older:
+                if path not in lasting:
+                    discard(path)
 
     def latest_checkpoint(self) -> Path | None:
-        """The checkpoint that ``latest`` names, or the newest complete one if that is gone."""
-        pointer = self.checkpoints / "latest"
-        if pointer.is_file():
-            named = self.checkpoints / pointer.read_text(encoding="utf-8").strip()
-            if named.is_dir() and named != self.checkpoints:
-                return named
-        complete = self._checkpoints()
-        return complete[-1] if complete else None
+        """The newest complete checkpoint."""
+        complete = (path for path in reversed(self._checkpoints()) if _is_complete(path))
+        return next(complete, None)
 
     def latest_step(self) -> int:
         """Step of the latest checkpoint; 0 without one."""
         latest = self.latest_checkpoint()
         return _step_of(latest) if latest else 0
 
+    def _point_to(self, checkpoint: Path) -> None:
+        with atomic_path(self.checkpoints / "latest") as temporary:
+            temporary.write_text(checkpoint.name + "\n", encoding="utf-8")
+
     def _checkpoints(self) -> list[Path]:
         return sorted(path for path in self.checkpoints.glob("step_[0-9]*") if path.is_dir())
 
     def _rewind(self) -> None:
-        """Remove what was recorded after the latest checkpoint."""
+        """Remove what was recorded after the latest checkpoint, and what a killed process left half-done."""
+        for folder in (self.path, self.samples, self.checkpoints):
+            for leftover in folder.glob(f"{TEMPORARY}*"):
+                remove(leftover)
         last = self.latest_step()
         rows = [row for row in self.read_metrics() if row["step"] <= last]
         with atomic_path(self.metrics) as temporary:
@@ -183,8 +192,10 @@ class RunFolder:
             if _step_of(table) > last:
                 table.unlink()
         for folder in self._checkpoints():
-            if _step_of(folder) > last:
-                shutil.rmtree(folder)
+            if _step_of(folder) > last or not _is_complete(folder):
+                discard(folder)
+        if last:
+            self._point_to(self.checkpoints / step_name(last))
 
     def _record_environment(self) -> None:
         path = self.path / "environment.json"
@@ -209,13 +220,13 @@ def check_run_folder(path: Path, *, resume: bool, overwrite: bool) -> None:
         return
     if not path.is_dir():
         return
-    names = {entry.name for entry in path.iterdir()}
+    names = {entry.name for entry in path.iterdir() if not entry.name.startswith(TEMPORARY)}
     if names and not overwrite:
         raise ConfigError(
             f"the run folder {path} already exists; add --resume to continue it, --overwrite to replace "
             f"it, or choose another"
         )
-    foreign = sorted(name for name in names - ENTRIES if not name.startswith(TEMPORARY))
+    foreign = sorted(names - ENTRIES)
     if foreign:
         raise ConfigError(
             f"will not overwrite {path}: {', '.join(foreign[:3])} does not belong to a run; "
@@ -271,6 +282,25 @@ def step_name(step: int) -> str:
 
 def _step_of(path: Path) -> int:
     return int(path.stem.removeprefix("step_"))
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Bytes of every file in a folder, by path."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+
+
+def _is_complete(checkpoint: Path) -> bool:
+    """Whether every file of a checkpoint is there in full; one that has no list of them is trusted."""
+    path = checkpoint / SIZES
+    if not path.is_file():
+        return True
+    try:
+        expected: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError:
+        return False
+    found = _sizes(checkpoint)
+    return all(found.get(name) == size for name, size in expected.items())
 
 
 def _clear(path: Path) -> None:

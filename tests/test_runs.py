@@ -14,7 +14,7 @@ from materium_rl.config import FinetuneConfig, load_config
 from materium_rl.errors import ConfigError
 from materium_rl.files import TEMPORARY, atomic_path
 from materium_rl.resources import POLICY_FILES, policy_path
-from materium_rl.runs import ENTRIES, RunFolder, check_output_folder
+from materium_rl.runs import ENTRIES, SIZES, RunFolder, check_output_folder
 
 CONFIG = FinetuneConfig(seed=7)
 
@@ -152,14 +152,52 @@ def test_failed_checkpoint_leaves_the_last_one(tmp_path: Path) -> None:
 
 
 def test_killed_before_the_pointer_moved(tmp_path: Path) -> None:
-    """A checkpoint that ``latest`` does not name yet is not used, and run again."""
+    """A complete checkpoint counts, whether ``latest`` names it yet or not."""
     run = RunFolder.create(tmp_path / "x", CONFIG)
     record(run, range(1, 5))
     (run.checkpoints / "latest").write_text("step_000002\n")
     run = RunFolder.create(run.path, CONFIG, resume=True)
+    assert run.latest_step() == 4
+    assert (run.checkpoints / "latest").read_text() == "step_000004\n"
+    assert [row["step"] for row in run.read_metrics()] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("damage", ["shorter", "lost", "list"])
+def test_torn_checkpoint_is_ignored_and_removed(tmp_path: Path, damage: str) -> None:
+    run = RunFolder.create(tmp_path / "x", CONFIG)
+    record(run, range(1, 5))
+    torn = run.checkpoints / "step_000004"
+    if damage == "shorter":
+        (torn / "state.txt").write_text("")
+    elif damage == "lost":
+        (torn / "state.txt").unlink()
+    else:
+        (torn / SIZES).write_text('{"state')
+    assert run.latest_step() == 2
+    run = RunFolder.create(run.path, CONFIG, resume=True)
     assert [p.name for p in run.checkpoints.glob("step_*")] == ["step_000002"]
+    assert [row["step"] for row in run.read_metrics()] == [1, 2]
     record(run, range(3, 5))
     assert (run.latest_checkpoint() / "state.txt").read_text() == "4"
+
+
+def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "x", CONFIG)
+    record(run, range(1, 4))
+    half = run.checkpoints / f"{TEMPORARY}1-step_000003"
+    half.mkdir()
+    (half / "state.txt").write_text("3")
+    (run.samples / f"{TEMPORARY}2-step_000004.parquet").write_text("half a table")
+    (run.path / f"{TEMPORARY}3-config.yaml").write_text("seed:")
+    run = RunFolder.create(run.path, CONFIG, resume=True)
+    assert not list(run.path.rglob(f"{TEMPORARY}*"))
+    assert run.latest_step() == 2
+
+
+def test_killed_before_its_config_was_written(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / f"{TEMPORARY}1-config.yaml").write_text("seed:")
+    assert RunFolder.create(tmp_path / "x", CONFIG).latest_step() == 0
 
 
 def test_lost_pointer_falls_back_to_the_newest(tmp_path: Path) -> None:
@@ -173,6 +211,18 @@ def test_old_checkpoints_are_removed(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "x", CONFIG)
     record(run, range(1, 9), keep=2)
     assert sorted(p.name for p in run.checkpoints.glob("step_*")) == ["step_000006", "step_000008"]
+
+
+def test_of_other_checkpoints_the_newest_stays(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "x", CONFIG)
+
+    def after(step: int) -> list[int]:
+        with run.checkpoint(step, keep=2, every=3) as folder:
+            (folder / "state.txt").write_text(str(step))
+        return sorted(int(p.name[-2:]) for p in run.checkpoints.glob("step_*"))
+
+    assert [after(step) for step in range(1, 5)] == [[1], [2], [3], [3, 4]]
+    assert [after(step) for step in range(5, 11)][-4:] == [[3, 6, 7], [3, 6, 8], [6, 9], [6, 9, 10]]
 
 
 def test_run_folder_names_its_latest_policy(tmp_path: Path) -> None:

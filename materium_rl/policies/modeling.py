@@ -353,6 +353,26 @@ class CrystalForCausalLM(LlamaPreTrainedModel, GenerationMixin):
         Returns:
             Log-probabilities and entropies in nats, each (B, T - first); 0 for forced and pad tokens.
         """
+        return self.token_scores(
+            input_ids,
+            temperature=temperature,
+            first=first,
+            rules=rules,
+            conditions=conditions,
+            guidance=guidance,
+        )[:2]
+
+    def token_scores(
+        self,
+        input_ids: Tensor,
+        *,
+        temperature: float = 1.0,
+        first: int = 1,
+        rules: CompositionRules | None = None,
+        conditions: ConditionBatch | None = None,
+        guidance: float = 1.0,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """``token_log_probs``, and the last hidden states that the tokens follow: (B, T - first, hidden)."""
         places, vectors = self.grammar.places(input_ids), self.token_vectors()
         x, after = self.embed(input_ids, places, vectors, conditions)
         if guided := after is not None and guidance != 1.0:
@@ -381,7 +401,7 @@ class CrystalForCausalLM(LlamaPreTrainedModel, GenerationMixin):
             chosen = distribution.gather(1, (targets[chosen_places] - low)[:, None])[:, 0]
             log_probs = log_probs.masked_scatter(chosen_places, chosen)
             entropies = entropies.masked_scatter(chosen_places, -(distribution.exp() * distribution).sum(-1))
-        return log_probs, entropies
+        return log_probs, entropies, hidden
 
 
 AutoConfig.register("crystal", CrystalConfig)

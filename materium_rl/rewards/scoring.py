@@ -333,12 +333,12 @@ def _assemble(
         reward, term = _create(gate)
         if reward.name in names:
             raise ConfigError(f"gate {reward.name!r} is given twice")
-        if reward.name in rewards and _differs(reward, gate, rewards[reward.name], built[reward.name]):
+        if reward.name not in rewards or _is_bare(built[reward.name]):
+            rewards[reward.name], built[reward.name] = reward, term
+        elif _differs(reward, gate, rewards[reward.name], built[reward.name]):
             raise ConfigError(
                 f"{reward.name!r} is both a gate and a term, with different options; give them to one only"
             )
-        rewards.setdefault(reward.name, reward)
-        built.setdefault(reward.name, term)
         names.append(reward.name)
     order = [*names, *(name for name in rewards if name not in names)]
     return weights, tuple(names), {name: rewards[name] for name in order}, built
@@ -357,10 +357,15 @@ def _cache_settings(folder: str | Path | None, gigabytes: float) -> CacheSetting
 
 def _differs(reward: Reward, gate: Term, other: Reward, term: Term) -> bool:
     """Whether a gate asks for something else than the term of the same reward; a bare name does not."""
-    if not gate.options and gate.curve is None and not gate.risk:
+    if _is_bare(gate):
         return False
     asked = (reward.model_dump(), gate.curve, gate.risk)
     return asked != (other.model_dump(), term.curve, term.risk)
+
+
+def _is_bare(term: Term) -> bool:
+    """Whether a term is a name only; as gate and term, it stands for whatever the other one asks for."""
+    return not term.options and term.curve is None and not term.risk
 
 
 def _create(term: Term) -> tuple[Reward, Term]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 RIDGE = 0.1
@@ -15,18 +17,20 @@ def group_advantages(
     rewards: np.ndarray,
     group_size: int,
     *,
+    scale: Literal["group", "batch", "none"] = "batch",
     descriptors: np.ndarray | None = None,
     floors: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Rewards relative to their group, in units of the batch's spread.
+    """Rewards relative to their group, in units of a spread.
 
-    GRPO (DeepSeekMath, arXiv 2402.03300, section 4.1) with the spread of the batch instead of the
-    group's (arXiv 2508.08221). With descriptors, the part of the centred rewards that is linear in them is
-    removed too (ridge regression over the batch); of a floor descriptor only what pays for lowering it.
+    GRPO (DeepSeekMath, arXiv 2402.03300, section 4.1), by default with the spread of the batch instead of
+    the group's (arXiv 2508.08221). With descriptors, the part of the centred rewards that is linear in them
+    is removed too (ridge regression over the batch); of a floor descriptor only what pays for lowering it.
 
     Args:
         rewards: (B,), groups adjacent; NaN marks what could not be measured.
         group_size: G, divides B.
+        scale: Whose spread; with none they stay in units of the reward (Dr. GRPO, arXiv 2503.20783).
         descriptors: (B, F), standardised.
         floors: Descriptors that may rise, bool (F,).
 
@@ -42,15 +46,30 @@ def group_advantages(
     useful = (known & (count > 1) & (np.abs(centred).max(axis=1, keepdims=True) > 1e-9)).reshape(-1)
     advantages: np.ndarray = np.where(useful, centred.reshape(-1), 0.0)
     if descriptors is not None and useful.sum() > descriptors.shape[1] + 2:
-        advantages[useful] -= _linear_part(advantages[useful], descriptors[useful], floors)
-    spread = float(advantages[useful].std()) if useful.any() else 0.0
-    if spread <= 1e-9:
-        return np.zeros_like(advantages)
-    scaled: np.ndarray = np.clip(advantages / spread, -LARGEST, LARGEST)
+        advantages[useful] -= linear_part(advantages[useful], descriptors[useful], floors)
+    spreads = {"group": _group_spreads, "batch": _batch_spread, "none": _no_spread}[scale](
+        advantages, useful, group_size
+    )
+    units = np.divide(advantages, spreads, out=np.zeros_like(advantages), where=spreads > 1e-9)
+    scaled: np.ndarray = np.clip(units, -LARGEST, LARGEST)
     return scaled
 
 
-def _linear_part(values: np.ndarray, descriptors: np.ndarray, floors: np.ndarray | None) -> np.ndarray:
+def _batch_spread(advantages: np.ndarray, useful: np.ndarray, _group_size: int) -> np.ndarray:
+    return np.full_like(advantages, advantages[useful].std() if useful.any() else 0.0)
+
+
+def _group_spreads(advantages: np.ndarray, useful: np.ndarray, group_size: int) -> np.ndarray:
+    grouped, used = advantages.reshape(-1, group_size), useful.reshape(-1, group_size)
+    spreads = [row[use].std() if use.any() else 0.0 for row, use in zip(grouped, used, strict=True)]
+    return np.repeat(spreads, group_size)
+
+
+def _no_spread(advantages: np.ndarray, _useful: np.ndarray, _group_size: int) -> np.ndarray:
+    return np.ones_like(advantages)
+
+
+def linear_part(values: np.ndarray, descriptors: np.ndarray, floors: np.ndarray | None) -> np.ndarray:
     """What a ridge regression with intercept on (R, F) descriptors explains of (R,) values."""
     centred = descriptors - descriptors.mean(axis=0)
     gram = centred.T @ centred + RIDGE * np.eye(centred.shape[1])
@@ -85,6 +104,12 @@ def normalized_terms(scores: np.ndarray, weights: np.ndarray, group_size: int) -
     units = np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 1e-9)
     parts: np.ndarray = np.where(known, units * (weights / weights.sum()), np.nan)
     return parts.reshape(scores.shape)
+
+
+def teaching(advantages: np.ndarray, group_size: int) -> np.ndarray:
+    """Rows of the groups that hold an advantage other than 0, bool (B,)."""
+    used: np.ndarray = advantages.reshape(-1, group_size).any(axis=1).repeat(group_size)
+    return used
 
 
 def zero_spread_fraction(rewards: np.ndarray, group_size: int) -> float:

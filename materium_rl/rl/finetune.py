@@ -10,7 +10,7 @@ from pymatgen.core import Structure
 from transformers import TrainerCallback
 from transformers.models.llama.modeling_llama import LlamaAttention
 
-from materium_rl.config import FinetuneConfig, RewardConfig
+from materium_rl.config import FinetuneConfig, RewardConfig, load_config
 from materium_rl.errors import ConfigError
 from materium_rl.interrupts import GracefulInterrupt
 from materium_rl.policies.loading import Policy, load_policy
@@ -19,10 +19,11 @@ from materium_rl.processes import launched
 from materium_rl.rewards.base import Measurement
 from materium_rl.rewards.catalogue.validity import Validity
 from materium_rl.rewards.scoring import Scorer
+from materium_rl.rl.algorithms import ALGORITHMS
 from materium_rl.rl.grpo import CrystalGRPOTrainer
 from materium_rl.rl.guards import Guards
 from materium_rl.rl.progress import Progress
-from materium_rl.runs import RunFolder
+from materium_rl.runs import RunFolder, check_run_folder
 
 REFERENCE_SAMPLES = 512
 """Samples of the pretrained policy that set the reference of the guards."""
@@ -36,6 +37,8 @@ def finetune(config: FinetuneConfig, run: Path, *, resume: bool = False, overwri
         KeyboardInterrupt: Ctrl-C, after a checkpoint has been written.
     """
     _check_alone()
+    if resume:
+        _check_same_updates(run, config)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     policy = load_policy(config.policy, device=device)
     _switch_dropout_off(policy)
@@ -44,7 +47,7 @@ def finetune(config: FinetuneConfig, run: Path, *, resume: bool = False, overwri
         checkpoint = folder.latest_checkpoint() if resume else None
         guards = Guards(config.guards.descriptors, config.guards.floors, config.guards.strength)
         with Progress(config.rl.steps) as progress, GracefulInterrupt() as interrupt:
-            trainer = CrystalGRPOTrainer(policy, scorer, guards, config, folder, progress)
+            trainer = ALGORITHMS[config.rl.algorithm](policy, scorer, guards, config, folder, progress)
             trainer.add_callback(_AfterStep(trainer, interrupt))
             if checkpoint:
                 trainer.restore_rollout_state(checkpoint)
@@ -65,6 +68,19 @@ def _check_alone() -> None:
         )
     if (gpus := torch.cuda.device_count()) > 1:
         raise ConfigError(f"finetune uses one GPU, but sees {gpus}: choose one with CUDA_VISIBLE_DEVICES=0")
+
+
+def _check_same_updates(run: Path, config: FinetuneConfig) -> None:
+    """Refuse to go on with what the checkpoints of a run were not made with."""
+    check_run_folder(run, resume=True, overwrite=False)
+    old = load_config(FinetuneConfig, [run / "config.yaml"]).rl
+    for name in ("algorithm", "num_iterations", "minibatches"):
+        before, now = getattr(old, name), getattr(config.rl, name)
+        if before != now:
+            raise ConfigError(
+                f"the run {run} was made with rl.{name} {before}, so it cannot go on with {now}: "
+                "leave that out, or start another run"
+            )
 
 
 def make_scorer(config: RewardConfig) -> Scorer:
@@ -95,13 +111,16 @@ def _switch_dropout_off(policy: Policy) -> None:
 
 
 class _AfterStep(TrainerCallback):
-    """Averages the weights; ends the training with a checkpoint after the last step or on Ctrl-C."""
+    """After each batch: averages the weights, asks for checkpoints, ends after the last step or on Ctrl-C."""
 
     def __init__(self, trainer: CrystalGRPOTrainer, interrupt: GracefulInterrupt) -> None:
         self.trainer, self.interrupt = trainer, interrupt
 
     def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
+        config, step = self.trainer.config, self.trainer.steps_done
+        if state.global_step % config.rl.updates_per_step:
+            return
         self.trainer.average.update_parameters(self.trainer.accelerator.unwrap_model(self.trainer.model))
-        if self.interrupt.requested or state.global_step >= state.max_steps:
-            control.should_save = True
-            control.should_training_stop = True
+        control.should_training_stop = self.interrupt.requested or step >= config.rl.steps
+        due = any(step % every == 0 for every in (config.resume_every, config.checkpoint_every))
+        control.should_save = due or control.should_training_stop

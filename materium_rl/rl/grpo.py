@@ -14,10 +14,10 @@ from typing import Any, cast
 import numpy as np
 import torch
 from datasets import Dataset
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import PrinterCallback
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOTrainer
 
 from materium_rl.config import FinetuneConfig
 from materium_rl.datasets import pad
@@ -27,18 +27,24 @@ from materium_rl.policies.modeling import CrystalForCausalLM
 from materium_rl.rewards.base import Outcome
 from materium_rl.rewards.score_table import ScoreTable
 from materium_rl.rewards.scoring import Scorer
-from materium_rl.rl.advantages import group_advantages, normalized_terms, zero_spread_fraction
+from materium_rl.rl.advantages import (
+    group_advantages,
+    normalized_terms,
+    teaching,
+    zero_spread_fraction,
+)
+from materium_rl.rl.arguments import trainer_arguments
 from materium_rl.rl.guards import Guards
+from materium_rl.rl.kl import KLController
 from materium_rl.rl.progress import Progress
 from materium_rl.rl.replay import Memory, ReplayBuffer
 from materium_rl.rl.rollout import Rollout, collect
+from materium_rl.rl.token_scores import log_probs_by_length
 from materium_rl.runs import RunFolder
 from materium_rl.token_layout import TokenClass
 from materium_rl.tokenizer import CrystalTokenizer
 
 ROLLOUT_STATE = "rollout_state.pt"
-CHUNK_ROWS = 32
-"""Rows of similar length whose log-probabilities are computed together."""
 
 
 class CrystalGRPOTrainer(GRPOTrainer):
@@ -67,7 +73,11 @@ class CrystalGRPOTrainer(GRPOTrainer):
         super().__init__(
             model=policy.model,
             reward_funcs=[_scored_in_rollout],
-            args=trainer_arguments(config, run.path),
+            args=trainer_arguments(
+                config,
+                run.path,
+                max_completion_length=policy.model.config.layout().max_completion_length,
+            ),
             train_dataset=Dataset.from_dict({"prompt": ["[SOS] [ATOMS]"] * config.rl.batch_size}),
             processing_class=CrystalTokenizer(policy.codec.settings),
         )
@@ -75,10 +85,16 @@ class CrystalGRPOTrainer(GRPOTrainer):
         self.replay = ReplayBuffer(config.replay.capacity, config.replay.per_framework)
         self._replayed: list[np.ndarray] = []
         self.average = AveragedModel(policy.model, multi_avg_fn=get_ema_multi_avg_fn(config.rl.average_decay))
+        self.kl = KLController(config.rl.kl_coef, config.rl.kl_target, config.rl.kl_horizon)
+
+    @property
+    def steps_done(self) -> int:
+        """Batches of completions that have been learnt from."""
+        return int(self.state.global_step) // self.config.rl.updates_per_step
 
     def _generate_and_score_completions(self, _inputs: Any) -> dict[str, Tensor]:
         """Sample, decode, score, advantages, record: the inputs of TRL's loss."""
-        step = self.state.global_step + 1
+        step = self.steps_done + 1
         rl = self.config.rl
         rollout = collect(
             self.accelerator.unwrap_model(self.model),
@@ -89,20 +105,68 @@ class CrystalGRPOTrainer(GRPOTrainer):
             step=step,
             temperature=rl.temperature,
         )
-        rewards, valid = rollout.table.rewards, rollout.table.outcomes != "invalid"
-        standard = self.guards.standardise(rollout.structures)
         signal, columns = self._signal(rollout.table)
-        advantages = group_advantages(
-            signal, rl.group_size, descriptors=standard, floors=self.guards.is_floor
-        )
-        advantages += np.where(np.isnan(rewards), 0.0, self.guards.restoring(standard, valid))
-        self._record(step, rollout, columns | {"advantage": advantages})
+        inputs = self._loss_inputs(rollout)
+        columns |= self._add_advantages(inputs, rollout, signal)
+        self._count_kl(inputs, rollout.completion_mask)
+        self._record(step, rollout, columns)
         self._remember(step, rollout)
         release_memory()
         torch.manual_seed(
             self.config.seed * 1_000_003 + step
         )  # TRL shuffles the batch: the same after a resume
-        return self._loss_inputs(rollout, advantages)
+        return inputs
+
+    def _add_advantages(
+        self, inputs: dict[str, Tensor], rollout: Rollout, signal: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Put into the inputs of the loss what the batch teaches; returns columns to record.
+
+        Groups without an advantage, as all earned the same, are left out of the loss.
+
+        Args:
+            inputs: Those of TRL's loss, without advantages.
+            rollout: The batch.
+            signal: Rewards of the batch as ``_signal`` makes them, (B,); NaN where there is none.
+        """
+        size = self.config.rl.group_size
+        standard = self.guards.standardise(rollout.structures)
+        advantages = group_advantages(
+            signal,
+            size,
+            scale=self.config.rl.scale_rewards,
+            descriptors=standard,
+            floors=self.guards.is_floor,
+        )
+        advantages += self._restoring(rollout, standard)
+        used = teaching(advantages, size)
+        self._metrics["train"]["frac_groups_skipped"].append(float(1 - used.mean()))
+        mask = inputs["completion_mask"]
+        inputs["completion_mask"] = mask * torch.from_numpy(used).to(mask)[:, None]
+        inputs["num_items_in_batch"] = inputs["completion_mask"].sum()
+        inputs["advantages"] = torch.from_numpy(advantages).to(rollout.log_probs)
+        return {"advantage": advantages}
+
+    def _restoring(self, rollout: Rollout, standard: np.ndarray) -> np.ndarray:
+        """Advantages (B,) that push back what has drifted; 0 where nothing could be measured."""
+        term = self.guards.restoring(standard, rollout.table.outcomes != "invalid")
+        kept: np.ndarray = np.where(np.isnan(rollout.table.rewards), 0.0, term)
+        return kept
+
+    def _count_kl(self, inputs: dict[str, Tensor], mask: Tensor) -> None:
+        """Steer the weight of the KL penalty by the KL divergence per token of the batch."""
+        if self.config.rl.kl_target is None:
+            return
+        kl = float(
+            ((inputs["old_per_token_logps"] - inputs["ref_per_token_logps"]) * mask).sum() / mask.sum()
+        )
+        self._metrics["train"]["kl_coef"].append(self.kl.coef)
+        self.kl.update(kl, len(mask))
+        self._weigh_kl()
+
+    def _weigh_kl(self) -> None:
+        """Hand the weight of the KL penalty to TRL's loss."""
+        self.beta = self.kl.coef
 
     def _signal(self, table: ScoreTable) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """What the advantages are relative to, (B,), and columns to record of it.
@@ -116,7 +180,7 @@ class CrystalGRPOTrainer(GRPOTrainer):
         parts = normalized_terms(
             table.gated_scores(names) ** power,
             np.array([weights[name] for name in names]),
-            self.config.rl.group_size,
+            self.config.rl.baseline_size,
         )
         columns = {f"{name}.normalized": part for name, part in zip(names, parts.T, strict=True)}
         return parts.sum(axis=1), columns
@@ -151,22 +215,22 @@ class CrystalGRPOTrainer(GRPOTrainer):
             loss = loss + self.config.replay.coef * imitation
         return loss
 
-    def _loss_inputs(self, rollout: Rollout, advantages: np.ndarray) -> dict[str, Tensor]:
+    def _loss_inputs(self, rollout: Rollout) -> dict[str, Tensor]:
+        """The inputs of TRL's loss that do not depend on the rewards."""
         mask = rollout.completion_mask
         inputs = {
             "prompt_ids": rollout.prompt_ids,
             "prompt_mask": torch.ones_like(rollout.prompt_ids),
             "completion_ids": rollout.completion_ids,
             "completion_mask": mask,
-            "advantages": torch.from_numpy(advantages).to(rollout.log_probs),
             "num_items_in_batch": mask.sum(),
             "old_per_token_logps": rollout.log_probs,
         }
-        if self.beta != 0.0:
+        if self.ref_model is not None:
             whole = torch.cat([rollout.prompt_ids, rollout.completion_ids], dim=1)
             with torch.no_grad():
-                inputs["ref_per_token_logps"] = self._get_per_token_logps_and_entropies(
-                    self.ref_model, whole, torch.ones_like(whole), rollout.completion_ids.shape[1]
+                inputs["ref_per_token_logps"] = log_probs_by_length(
+                    self.ref_model, whole, self.config.rl.temperature, rollout.prompt_ids.shape[1]
                 )[0]
         return inputs
 
@@ -183,7 +247,7 @@ class CrystalGRPOTrainer(GRPOTrainer):
         self.run.write_samples(step, frame)
         metrics = rollout_metrics(frame, self.scorer.names)
         metrics["frac_reward_zero_std"] = zero_spread_fraction(
-            rollout.table.rewards, self.config.rl.group_size
+            rollout.table.rewards, self.config.rl.baseline_size
         )
         metrics["completions/mean_length"] = float(rollout.completion_mask.sum(dim=1).float().mean())
         metrics |= {f"guard/{name}": drift for name, drift in self.guards.drift().items()}
@@ -194,23 +258,32 @@ class CrystalGRPOTrainer(GRPOTrainer):
         """Write one line of metrics and show it."""
         super().log(logs, start_time)
         if "loss" in logs:
-            row = {"step": self.state.global_step, **logs}
+            row = {"step": self.steps_done, **logs}
             self.run.append_metrics(row)
             self.progress.show(row)
 
     def _save_checkpoint(self, _model: Any, _trial: Any) -> None:
         """Write weights, optimizer, schedule, generators, archives and guards under one name."""
-        step = self.state.global_step
-        with self.run.checkpoint(step, keep=self.config.keep_checkpoints) as folder:
+        config = self.config
+        with self.run.checkpoint(
+            self.steps_done, keep=config.keep_checkpoints, every=config.checkpoint_every
+        ) as folder:
             self.save_model(str(folder), _internal_call=True)
             self._save_optimizer_and_scheduler(str(folder))
             self._save_rng_state(str(folder))
             self.state.save_to_json(str(folder / "trainer_state.json"))
-            (folder / "archives.json").write_text(json.dumps(self.scorer.state_dict()), encoding="utf-8")
-            state = {"guards": self.guards.state_dict(), "replay": self.replay.state_dict()}
-            torch.save(state, folder / ROLLOUT_STATE)
+            self._write_parts(folder)
             averaged = cast("CrystalForCausalLM", self.average.module)
             save_policy(averaged, self.codec.settings, folder / "policy")
+
+    def _write_parts(self, folder: Path) -> None:
+        """Write what ``restore_rollout_state`` reads, but for the averaged weights."""
+        (folder / "archives.json").write_text(json.dumps(self.scorer.state_dict()), encoding="utf-8")
+        torch.save({name: part.state_dict() for name, part in self._parts.items()}, folder / ROLLOUT_STATE)
+
+    @property
+    def _parts(self) -> dict[str, Guards | ReplayBuffer | KLController]:
+        return {"guards": self.guards, "replay": self.replay, "kl": self.kl}
 
     def restore_rollout_state(self, checkpoint: Path) -> None:
         """Load archives, guards, replay and averaged weights; ``train`` loads weights and optimizer."""
@@ -218,68 +291,9 @@ class CrystalGRPOTrainer(GRPOTrainer):
         self.average.n_averaged.fill_(1)
         self.scorer.load_state_dict(json.loads((checkpoint / "archives.json").read_text(encoding="utf-8")))
         state = torch.load(checkpoint / ROLLOUT_STATE, weights_only=False)
-        self.guards.load_state_dict(state["guards"])
-        self.replay.load_state_dict(state["replay"])
-
-
-def log_probs_by_length(
-    policy: CrystalForCausalLM, input_ids: Tensor, temperature: float, first: int
-) -> tuple[Tensor, Tensor]:
-    """``token_log_probs`` in chunks of similar length, so that little padding is computed.
-
-    Args:
-        policy: Policy.
-        input_ids: Whole sequences (B, T), right-padded.
-        temperature: Sampling temperature.
-        first: Index of the first token that is scored.
-
-    Returns:
-        Log-probabilities and entropies, each (B, T - first).
-    """
-    lengths = (input_ids != TokenClass.PAD).sum(dim=1)
-    order = lengths.argsort(stable=True)
-    parts = []
-    for rows in order.split(CHUNK_ROWS):
-        longest = int(lengths[rows].max())
-        pair = policy.token_log_probs(input_ids[rows, :longest], temperature=temperature, first=first)
-        parts.append([nn.functional.pad(x, (0, input_ids.shape[1] - longest)) for x in pair])
-    back = order.argsort()
-    return torch.cat([p[0] for p in parts])[back], torch.cat([p[1] for p in parts])[back]
-
-
-def trainer_arguments(config: FinetuneConfig, folder: Path) -> GRPOConfig:
-    """TRL's arguments for a fine-tuning config; one optimizer step per batch of completions."""
-    rl = config.rl
-    return GRPOConfig(
-        output_dir=str(folder),
-        max_steps=rl.steps * rl.num_iterations,
-        per_device_train_batch_size=rl.batch_size,
-        gradient_accumulation_steps=1,
-        steps_per_generation=1,
-        num_generations=rl.group_size,
-        num_iterations=rl.num_iterations,
-        learning_rate=rl.learning_rate,
-        lr_scheduler_type="linear",
-        warmup_steps=5,
-        weight_decay=0.0,
-        max_grad_norm=rl.max_grad_norm,
-        beta=rl.kl_coef,
-        epsilon=rl.clip_range,
-        loss_type=rl.loss_type,
-        temperature=rl.temperature,
-        logging_steps=1,
-        save_strategy="steps",
-        save_steps=config.checkpoint_every,
-        seed=config.seed,
-        use_cpu=not torch.cuda.is_available(),
-        bf16=False,
-        activation_checkpointing=False,
-        disable_dropout=True,
-        remove_unused_columns=False,
-        ignore_data_skip=True,
-        disable_tqdm=True,
-        report_to=[],
-    )
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
+        self._weigh_kl()
 
 
 def rollout_metrics(frame: Any, names: list[str]) -> dict[str, float]:

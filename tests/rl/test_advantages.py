@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from real_structures import aflow_structures, rock_salt, rutile
 
-from materium_rl.rl.advantages import group_advantages, normalized_terms, zero_spread_fraction
+from materium_rl.rl.advantages import group_advantages, normalized_terms, teaching, zero_spread_fraction
 from materium_rl.rl.guards import DESCRIPTORS, Guards, describe
 
 
@@ -14,6 +14,15 @@ def test_two_groups_by_hand() -> None:
     advantages = group_advantages(np.array([0.0, 1.0, 0.2, 0.6]), 2)
     centred = np.array([-0.5, 0.5, -0.2, 0.2])
     assert advantages == pytest.approx(centred / centred.std())
+
+
+def test_spread_of_the_group_of_the_batch_or_none() -> None:
+    rewards = np.array([0.0, 1.0, 0.2, 0.6, 0.7, 0.7])
+    centred = np.array([-0.5, 0.5, -0.2, 0.2, 0.0, 0.0])
+    assert group_advantages(rewards, 2, scale="group") == pytest.approx([-1, 1, -1, 1, 0, 0])
+    assert group_advantages(rewards, 2, scale="none") == pytest.approx(centred)
+    batch = np.array([-0.5, 0.5, -0.2, 0.2]).std()  # the group without a difference does not count
+    assert group_advantages(rewards, 2, scale="batch") == pytest.approx(centred / batch)
 
 
 def test_failed_samples_neither_count_nor_learn() -> None:
@@ -31,6 +40,11 @@ def test_groups_without_a_difference_give_zero(rewards: list[float]) -> None:
 def test_zero_spread_groups_are_counted() -> None:
     rewards = np.array([0.1, 0.1, 0.0, 1.0, np.nan, np.nan])
     assert zero_spread_fraction(rewards, 2) == pytest.approx(2 / 3)
+
+
+def test_groups_without_an_advantage_do_not_teach() -> None:
+    advantages = np.array([0.0, 0.0, -1.0, 0.0, 0.0, 1e-3])
+    assert teaching(advantages, 2).tolist() == [False, False, True, True, True, True]
 
 
 def test_reward_that_is_linear_in_a_descriptor_teaches_nothing() -> None:
