@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import pandas as pd
 import torch
 from datasets import Dataset
 from torch import Tensor
@@ -39,6 +40,9 @@ from materium_rl.rl.kl import KLController
 from materium_rl.rl.progress import Progress
 from materium_rl.rl.replay import Memory, ReplayBuffer
 from materium_rl.rl.rollout import Rollout, collect
+from materium_rl.rl.second_opinion import SecondOpinions
+from materium_rl.rl.sentinel import Alarm, Sentinel
+from materium_rl.rl.signals import facts_of
 from materium_rl.rl.token_scores import log_probs_by_length
 from materium_rl.runs import RunFolder
 from materium_rl.token_layout import TokenClass
@@ -86,6 +90,10 @@ class CrystalGRPOTrainer(GRPOTrainer):
         self._replayed: list[np.ndarray] = []
         self.average = AveragedModel(policy.model, multi_avg_fn=get_ema_multi_avg_fn(config.rl.average_decay))
         self.kl = KLController(config.rl.kl_coef, config.rl.kl_target, config.rl.kl_horizon)
+        self.sentinel = Sentinel(config.sentinel)
+        self.second_opinions = SecondOpinions(scorer.paying, config.sentinel.opinions)
+        self.alarm: Alarm | None = None
+        self._last: tuple[pd.DataFrame, dict[str, tuple[float, float]]] | None = None
 
     @property
     def steps_done(self) -> int:
@@ -245,6 +253,7 @@ class CrystalGRPOTrainer(GRPOTrainer):
     def _record(self, step: int, rollout: Rollout, columns: dict[str, np.ndarray]) -> None:
         frame = rollout.to_frame().assign(**columns)
         self.run.write_samples(step, frame)
+        self._last = frame, self.second_opinions.ask(rollout.structures, rollout.table)
         metrics = rollout_metrics(frame, self.scorer.names)
         metrics["frac_reward_zero_std"] = zero_spread_fraction(
             rollout.table.rewards, self.config.rl.baseline_size
@@ -259,8 +268,32 @@ class CrystalGRPOTrainer(GRPOTrainer):
         super().log(logs, start_time)
         if "loss" in logs:
             row = {"step": self.steps_done, **logs}
+            row |= self._watch(row)
             self.run.append_metrics(row)
             self.progress.show(row)
+
+    def _watch(self, row: dict[str, Any]) -> dict[str, float]:
+        """Show the step to the sentinel, answer its alarms; returns what it saw, for the metrics."""
+        assert self._last is not None
+        frame, opinions = self._last
+        step = self.steps_done
+        seen = self.sentinel.observe(step, facts_of(frame, self.scorer.weights, row, opinions))
+        alarms = self.sentinel.alarms_of(step)
+        for alarm in alarms:
+            self.progress.say(f"sentinel, {alarm.response}: {alarm.text}")
+        if alarms:
+            self.run.write_alarms(self.sentinel.records())
+            self._answer(alarms[0])
+        return {f"sentinel/{name}": value for name, value in seen.items()}
+
+    def _answer(self, alarm: Alarm) -> None:
+        """Do what the severest alarm of a step asks for; what ends the training is left to its caller."""
+        if alarm.response == "raise_kl":
+            self.kl.coef *= self.config.sentinel.kl_factor
+            self._weigh_kl()
+        elif alarm.response in ("roll_back", "stop"):
+            self.alarm = alarm
+            self.control.should_training_stop = self.control.should_save = True
 
     def _save_checkpoint(self, _model: Any, _trial: Any) -> None:
         """Write weights, optimizer, schedule, generators, archives and guards under one name."""
@@ -282,8 +315,8 @@ class CrystalGRPOTrainer(GRPOTrainer):
         torch.save({name: part.state_dict() for name, part in self._parts.items()}, folder / ROLLOUT_STATE)
 
     @property
-    def _parts(self) -> dict[str, Guards | ReplayBuffer | KLController]:
-        return {"guards": self.guards, "replay": self.replay, "kl": self.kl}
+    def _parts(self) -> dict[str, Guards | ReplayBuffer | KLController | Sentinel]:
+        return {"guards": self.guards, "replay": self.replay, "kl": self.kl, "sentinel": self.sentinel}
 
     def restore_rollout_state(self, checkpoint: Path) -> None:
         """Load archives, guards, replay and averaged weights; ``train`` loads weights and optimizer."""
