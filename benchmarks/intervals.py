@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from materium_rl.evaluation.statistics import Bootstrap
+from materium_rl.evaluation.statistics import Bootstrap, share
+from materium_rl.evaluation.statistics import mean as average
 
 N_BOOT = 2000
 TAILS = (0.025, 0.975)
@@ -35,11 +36,9 @@ def percentage(flags: ArrayLike) -> Estimate:
     values = np.asarray(flags)
     if len(values) == 0:
         return Estimate(np.nan)
-    if np.isin(values, (0, 1)).all():
-        values = values.astype(bool)
-    interval = Bootstrap(len(values), n_boot=N_BOOT, seed=0).interval(
-        values, np.ones(len(values), dtype=bool)
-    )
+    everything = np.ones(len(values), dtype=bool)
+    found = share(values, everything) if np.isin(values, (0, 1)).all() else average(values, everything)
+    interval = Bootstrap(len(values), n_boot=N_BOOT, seed=0).interval(found)
     return Estimate(*(100 * float(x) for x in (values.mean(), *interval)))
 
 

@@ -171,11 +171,9 @@ class PPOConfig(Section):
     gae_lambda: float = Field(
         0.95, ge=0, le=1, description="1 takes the advantages from the rewards alone, 0 from the values alone"
     )
-    value_coef: float = Field(0.1, gt=0, description="weight of the value loss")
-    value_clip_range: float = Field(
-        0.2, gt=0, description="how far an update may move the values of its batch"
-    )
+    value_clip_range: float = Field(0.2, gt=0, description="how far one step may move a value")
     value_learning_rate: float = Field(1e-3, gt=0, description="of the value head; constant")
+    value_batches: int = Field(4, ge=1, description="batches, the newest ones, that the critic learns from")
 
 
 LOSS_TYPES = Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"]
@@ -364,6 +362,43 @@ class SentinelConfig(Section):
         return response
 
 
+class UntilConfig(Section):
+    """When a stage ends: by a score, by a plateau, and at the latest after some steps."""
+
+    steps: int | None = Field(None, ge=1, description="most steps of the stage; null: to the end of the run")
+    of: str = Field("reward", description="what score and plateau look at: reward, or a reward's name")
+    score: float | None = Field(None, ge=0, le=1, description="ends when its mean reaches this")
+    plateau: int | None = Field(None, ge=1, description="ends after so many steps without a gain")
+    min_gain: float = Field(0.01, gt=0, description="what counts as a gain of the mean")
+    window: int = Field(5, ge=1, description="steps of the mean")
+
+
+STAGED = ("reward", "rl", "guards", "replay", "sentinel")
+OF_THE_RUN = ("algorithm", "steps", "batch_size", "num_iterations", "minibatches")
+"""Of ``rl``: what a stage cannot change."""
+
+
+class StageConfig(Section):
+    """One stage of a run: what is other than in the rest of the config, and when it ends."""
+
+    name: str = Field(min_length=1)
+    until: UntilConfig = UntilConfig()
+    reward: dict[str, Any] = {}
+    rl: dict[str, Any] = {}
+    guards: dict[str, Any] = {}
+    replay: dict[str, Any] = {}
+    sentinel: dict[str, Any] = {}
+
+    @field_validator("rl")
+    @classmethod
+    def _leaves_the_run_alone(cls, rl: dict[str, Any]) -> dict[str, Any]:
+        for name in OF_THE_RUN:
+            if name in rl:
+                hint = "; set until.steps" if name == "steps" else ""
+                raise ValueError(f"rl.{name} is of the whole run, a stage cannot change it{hint}")
+        return rl
+
+
 class FinetuneConfig(Section):
     """Everything that ``materium-rl finetune`` needs."""
 
@@ -379,6 +414,29 @@ class FinetuneConfig(Section):
     guards: GuardsConfig = GuardsConfig()
     replay: ReplayConfig = ReplayConfig()
     sentinel: SentinelConfig = SentinelConfig()
+    stages: tuple[StageConfig, ...] = Field(
+        (), description="parts of the run, each with a reward of its own; see rl.stages"
+    )
+
+    def at_stage(self, index: int) -> FinetuneConfig:
+        """The config of a stage, without stages; of a run without stages this one."""
+        if not self.stages:
+            return self
+        tree = self.model_dump(exclude={"stages"})
+        _merge(tree, self.stages[index].model_dump(include=set(STAGED)))
+        return FinetuneConfig.model_validate(tree)
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> Self:
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two stages have one name: {', '.join(names)}")
+        for index, name in enumerate(names):
+            try:
+                self.at_stage(index)
+            except ValidationError as error:
+                raise ValueError(f"stage {name!r}: {_explain(FinetuneConfig, error)}") from None
+        return self
 
     @model_validator(mode="after")
     def _kl_can_be_raised(self) -> Self:
@@ -417,16 +475,88 @@ class GenerateConfig(Section):
         return values
 
 
+class EvaluatorConfig(Section):
+    """Who judges stability beside the reward's own potential; see ``evaluation.judges``."""
+
+    potential: str = Field(
+        "auto", description="a potential of docs/potentials.md; auto: the first at hand that the reward lacks"
+    )
+    scale: Literal["mp2020", "uncorrected"] | None = Field(
+        None, description="its energies, where its name does not tell"
+    )
+    relax: int = Field(0, ge=0, description="most relaxation steps of what is valid and unique; 0: none")
+    relaxer: str | None = Field(
+        None, description="potential that relaxes, such as chgnet, which is fast; without it the evaluator"
+    )
+    relax_within: float | None = Field(
+        None, ge=0, description="relax only what is at most so far above the hull before, eV/atom"
+    )
+
+    @model_validator(mode="after")
+    def _relaxes_something(self) -> Self:
+        if not self.relax and (self.relaxer is not None or self.relax_within is not None):
+            raise ValueError("relaxer and relax_within need relax=N (--relax N), the most steps")
+        return self
+
+
+class EvaluateConfig(Section):
+    """Everything that ``materium-rl evaluate`` needs."""
+
+    source: str = Field(description="structure files, a folder or archive of them, a policy or a run")
+    n: int | None = Field(
+        None, ge=1, description="structures sampled from a policy (1024), or the first so many of files"
+    )
+    requested: int | None = Field(
+        None, ge=1, description="structures that were asked for, where files hold fewer"
+    )
+    seed: int = Field(0, ge=0)
+    temperature: float = Field(1.0, gt=0)
+    batch_size: int = Field(128, ge=1)
+    reference: str | None = Field(
+        None, description="known structures: files, an .npz index, or a policy for its training structures"
+    )
+    targets: tuple[str, ...] = Field(
+        (), description="properties with the range that is wanted, such as band_gap=1..2"
+    )
+    out: Path = Path("evaluation")
+    evaluator: EvaluatorConfig = EvaluatorConfig()
+    reward: RewardConfig = RewardConfig()
+
+
+class ControlsConfig(Section):
+    """What the baseline reaches without fine-tuning."""
+
+    enabled: bool = Field(False, description="sample a hotter baseline, and its best at equal reward calls")
+    temperature: float = Field(1.2, gt=0, description="of the hotter baseline, in units of temperature")
+    max_calls: int | None = Field(
+        None, ge=1, description="most reward calls of best-of-n; unset: as many as the run and n samples"
+    )
+
+    @model_validator(mode="after")
+    def _limit_has_something_to_limit(self) -> Self:
+        if self.max_calls is not None and not self.enabled:
+            raise ValueError("max_calls limits a control: add --controls, or leave it out")
+        return self
+
+
 class CompareConfig(Section):
     """Everything that ``materium-rl compare`` needs."""
 
-    policies: tuple[str, ...] = Field(min_length=2, description="the first one is the baseline")
+    policies: tuple[str, ...] = Field(
+        min_length=2,
+        description="the first one is the baseline; a,b,c are runs of one recipe with several seeds",
+    )
     n: int = Field(1024, ge=1, description="structures requested from each policy")
     seed: int = Field(0, ge=0)
     temperature: float = Field(1.0, gt=0)
     batch_size: int = Field(128, ge=1)
     out: Path = Path("comparison")
     reward: RewardConfig = RewardConfig()
+    evaluator: EvaluatorConfig = EvaluatorConfig()
+    controls: ControlsConfig = ControlsConfig()
+    trajectory: bool = Field(
+        False, description="sample n/4 structures from every checkpoint of each run as well"
+    )
 
 
 def preset(name: str) -> Path:

@@ -54,10 +54,15 @@ ENTRIES = frozenset(
 )
 """What a run folder may hold; ``--overwrite`` deletes nothing else."""
 
+CONFIG = "config.yaml"
 COMPARISON = "comparison.json"
+EVALUATION = "evaluation.json"
+EVALUATED = "structures.parquet"
+"""The table of structures beside it."""
 PROVENANCE = "provenance.json"
-RESULTS = frozenset({"generated.parquet", COMPARISON, PROVENANCE})
-"""A folder with one of these was written by ``generate``, ``compare``, ``discoveries`` or ``export``."""
+RESULTS = frozenset({"generated.parquet", COMPARISON, EVALUATION, PROVENANCE})
+"""A folder with one of these was written by ``generate``, ``compare``, ``evaluate``, ``discoveries`` or
+``export``."""
 
 SIZES = "sizes.json"
 """In a checkpoint: the size of each of its files, written last."""
@@ -92,7 +97,7 @@ class RunFolder:
         if overwrite:
             _clear(path)
         run = cls(path)
-        save_config(config, path / "config.yaml")
+        save_config(config, path / CONFIG)
         run.samples.mkdir(exist_ok=True)
         run.checkpoints.mkdir(exist_ok=True)
         run._record_environment()
@@ -113,8 +118,12 @@ class RunFolder:
             os.fsync(stream.fileno())
 
     def write_alarms(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write ``sentinel.jsonl``, one line per alarm of the run."""
-        with atomic_path(self.path / "sentinel.jsonl") as temporary:
+        """Write ``sentinel.jsonl``, one line per alarm of the run; without any there is no such file."""
+        path = self.path / "sentinel.jsonl"
+        if not rows:
+            remove(path)
+            return
+        with atomic_path(path) as temporary:
             temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
     def read_metrics(self) -> list[dict[str, Any]]:
@@ -174,6 +183,10 @@ class RunFolder:
         complete = (path for path in reversed(self._checkpoints()) if _is_complete(path))
         return next(complete, None)
 
+    def checkpoint_folders(self) -> dict[int, Path]:
+        """Step -> its complete checkpoint, in order."""
+        return {step_of(path): path for path in self._checkpoints()}
+
     def latest_step(self) -> int:
         """Step of the latest checkpoint; 0 without one."""
         latest = self.latest_checkpoint()
@@ -200,15 +213,15 @@ class RunFolder:
         for folder in (self.path, self.samples, self.checkpoints):
             for leftover in folder.glob(f"{TEMPORARY}*"):
                 remove(leftover)
+        for folder in self._checkpoints():  # first of all: the rest is removed again after the next start
+            if step_of(folder) > last or not _is_complete(folder):
+                discard(folder)
         rows = [row for row in self.read_metrics() if row["step"] <= last]
         with atomic_path(self.metrics) as temporary:
             temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         for table in self.samples.glob("step_*.parquet"):
             if step_of(table) > last:
                 table.unlink()
-        for folder in self._checkpoints():
-            if step_of(folder) > last or not _is_complete(folder):
-                discard(folder)
         if last:
             self._point_to(self.checkpoints / step_name(last))
 
@@ -230,7 +243,7 @@ def check_run_folder(path: Path, *, resume: bool, overwrite: bool) -> None:
     if path.exists() and not path.is_dir():
         raise ConfigError(f"{path} is a file; a run needs a folder of its own")
     if resume:
-        if not (path / "config.yaml").is_file():
+        if not (path / CONFIG).is_file():
             raise ConfigError(f"nothing to resume at {path}: it has no config.yaml; leave out --resume")
         return
     if not path.is_dir():
@@ -268,7 +281,7 @@ def check_output_folder(path: Path, *, overwrite: bool) -> None:
     if names and names.isdisjoint(RESULTS):
         raise ConfigError(
             f"will not overwrite {path}: it holds none of {', '.join(sorted(RESULTS))}, so it was not "
-            "written by generate, compare, discoveries or export; choose another folder"
+            "written by generate, compare, evaluate, discoveries or export; choose another folder"
         )
 
 
@@ -286,8 +299,14 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processors": os.cpu_count(),
+        "usable_processors": _usable_processors(),
         "versions": versions,
     }
+
+
+def _usable_processors() -> int | None:
+    """Those that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def step_name(step: int) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["materium_rl.rl.finetune"])
-LONGEST = 120.0
+LONGEST = 300.0
 """Seconds in which a run must get where it is awaited."""
 
 

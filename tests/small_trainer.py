@@ -27,6 +27,7 @@ SMALL = {
     "replay.batch_size": 0,
     "guards.descriptors": [],
     "guards.floors": [],
+    "sentinel.response": "ignore",
 }
 
 

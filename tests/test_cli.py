@@ -107,6 +107,18 @@ def test_version(run: Command) -> None:
     assert run("version") == (0, f"materium-rl {__version__}\n", "")
 
 
+def test_algorithm_brings_its_preset(run: Command, folder: Path) -> None:
+    def tree(*options: str) -> dict[str, object]:
+        code, out, err = run(*FINETUNE, *SITES, *options, "--dry-run")
+        assert (code, err) == (0, "")
+        return YAML(typ="safe", pure=True).load(out)
+
+    assert tree("--algorithm", "ppo") == tree("--config", "finetune_ppo")
+    assert tree("--algorithm", "grpo") == tree()
+    assert tree("--algorithm", "ppo", "--set", "rl.minibatches=2")["rl"]["minibatches"] == 2
+    assert run(*FINETUNE, *SITES, "--algorithm", "pppo", "--dry-run")[0] == 2
+
+
 def test_finetune_options_reach_the_config(run: Command, folder: Path) -> None:
     before = files(folder)
     code, out, err = run(
@@ -177,6 +189,12 @@ def test_generate_and_compare_dry_runs(run: Command, folder: Path) -> None:
     code, out, _ = run("compare", "pol", "./pol", "-n", "7", *SITES, "--set", "reward.gates=[]", "--dry-run")
     assert code == 0
     assert YAML(typ="safe", pure=True).load(out)["policies"] == ["pol", "./pol"]
+    code, out, _ = run(
+        "compare", "pol", "./pol", "--controls", "--max-calls", "9", "--trajectory", *SITES, "--dry-run"
+    )
+    tree = YAML(typ="safe", pure=True).load(out)
+    assert (code, tree["trajectory"]) == (0, True)
+    assert tree["controls"] == {"enabled": True, "temperature": 1.2, "max_calls": 9}
     assert files(folder) == before
 
 
@@ -241,6 +259,8 @@ def test_resume_takes_the_config_of_the_run(run: Command) -> None:
         ((*GENERATE, "--set", "constraints.sites=4"), r"'constraints.sites'; did you mean 'n_sites'"),
         (("compare", "pol", "--out", "new"), r"policies: .*at least 2"),
         (("compare", "pol", "gone", "--out", "new"), r"no policy 'gone'"),
+        (("compare", "pol", "pol,./pol", "--out", "new"), r"'pol' is no fine-tuning run; only runs of one"),
+        (("compare", "pol", "./pol", "--max-calls", "9"), r"controls: max_calls .* add --controls"),
         (("rewards", "show", "quux"), r"unknown reward 'quux'"),
         (("trane",), r"No such command 'trane'"),
     ],

@@ -28,7 +28,7 @@ PAGES = [
     REPOSITORY / "CONTRIBUTING.md",
     *sorted((REPOSITORY / "docs").glob("*.md")),
 ]
-DRY = ("pretrain", "finetune", "generate", "compare")
+DRY = ("pretrain", "finetune", "generate", "evaluate", "compare")
 WRITE = ("discoveries", "export")
 BUILT_IN = (
     "validity", "stability", "bandgap", "novelty", "uniqueness", "density", "hhi", "formation_energy",
@@ -105,7 +105,8 @@ def test_command_of_the_documentation_parses(
         write_run(tmp_path).rename(tmp_path / "runs" / "x")
         write_structures([rock_salt()] * 3, tmp_path / "crystals")
         monkeypatch.setattr(export, "LEMAT_SAMPLES", 3)
-    elif arguments[0] in ("generate", "compare"):
+    elif arguments[0] in ("generate", "compare", "evaluate"):
+        write_structures([rock_salt()], tmp_path / "crystals")
         (tmp_path / "runs" / "x").mkdir(parents=True)
         for name in POLICY_FILES:
             (tmp_path / "runs" / "x" / name).touch()

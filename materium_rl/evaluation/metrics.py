@@ -9,16 +9,24 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from materium_rl.evaluation.statistics import Bootstrap, jensen_shannon
+from materium_rl.evaluation.statistics import Bootstrap, Statistic, distinct, divergence, mean, share
+from materium_rl.evaluation.variety import (
+    COLOURING,
+    FAMILY_SWAP,
+    NO_SWAP,
+    RARE_EARTH_SWAP,
+    sun_kinds,
+    swap_columns,
+    swap_statistics,
+)
 from materium_rl.rewards.catalogue.novelty import Tier
-from materium_rl.rewards.catalogue.uniqueness import merged_formula
 from materium_rl.rewards.elements import ANION_FORMERS, RARE_EARTHS
 from materium_rl.structures import structures_match
 
@@ -32,6 +40,8 @@ PER = 1024
 """Numbers of distinct things are given per so many structures requested (scaled; they do not grow
 in proportion, so compare only equal n)."""
 COMMONEST = 5
+N_BOOT = 2000
+"""Bootstrap resamples."""
 NEW_FORMULA_TIERS = (Tier.SUBSTITUTION, Tier.KNOWN_PROTOTYPE, Tier.NEW_PROTOTYPE)
 VALIDITY, STABILITY, NOVELTY, GAP = "validity", "stability", "novelty", "bandgap"
 
@@ -138,6 +148,36 @@ HONESTY = (
         "share of the S.U.N. samples that are a training structure with elements swapped in their families",
         (STABILITY, NOVELTY),
     ),
+    Definition(
+        "sun_new",
+        "S.U.N. without substitutions",
+        "%",
+        "S.U.N. samples that no exchange of elements makes of a training structure or of an earlier S.U.N. "
+        "sample, of the structures requested",
+        (STABILITY, NOVELTY),
+    ),
+    Definition(
+        "sun_rare_earth_swaps",
+        "S.U.N. by rare-earth substitution",
+        "%",
+        "S.U.N. samples that are a training structure or an earlier S.U.N. sample once all rare earths are "
+        "one element (prototype or framework and formula), of the structures requested",
+        (STABILITY, NOVELTY),
+    ),
+    Definition(
+        "sun_family_swaps",
+        "S.U.N. by other substitution",
+        "%",
+        "the same within all chemical families, without those before",
+        (STABILITY, NOVELTY),
+    ),
+    Definition(
+        "sun_colourings",
+        "S.U.N. by other colouring",
+        "%",
+        "the same with any elements in the same proportions; the four kinds add up to S.U.N.",
+        (STABILITY, NOVELTY),
+    ),
     Definition("top5", "five commonest prototypes", "%", "samples in the five prototypes written most often"),
     Definition("mean_sites", "mean sites", "mean", "sites per cell, mean over the valid samples"),
     Definition(
@@ -177,7 +217,7 @@ class Figure:
 
     Args:
         value: NaN if it has no meaning here (a share of nothing, a reward that was not measured).
-        low: Lower end; NaN for counts of distinct things, which resampling would underestimate.
+        low: Lower end; NaN where there is nothing to resample.
         high: Upper end.
     """
 
@@ -215,8 +255,15 @@ def structure_groups(structures: Sequence[Structure | None], formulas: Sequence[
     return groups
 
 
-def add_verdicts(frame: pd.DataFrame, groups: Sequence[int], *, target: float, width: float) -> pd.DataFrame:
-    """Add a column of group numbers and one of True or False per stage of the funnel.
+def add_verdicts(
+    frame: pd.DataFrame,
+    groups: Sequence[int],
+    *,
+    target: float,
+    width: float,
+    rare_earth_formulas: Container[str] = frozenset(),
+) -> pd.DataFrame:
+    """Add group numbers, True or False per stage of the funnel, and ``variety.swap_columns``.
 
     Stages that need a reward that is not in the table are False.
 
@@ -225,6 +272,7 @@ def add_verdicts(frame: pd.DataFrame, groups: Sequence[int], *, target: float, w
         groups: From ``structure_groups``.
         target: Wanted band gap in eV.
         width: Largest distance from it in eV.
+        rare_earth_formulas: Merged formulas of the training structures with rare earths.
     """
     group = np.array(groups, dtype=np.int64)
     valid = _outcome_is(frame, VALIDITY, "ok")
@@ -233,9 +281,9 @@ def add_verdicts(frame: pd.DataFrame, groups: Sequence[int], *, target: float, w
     stable = valid & (e_above_hull < STABLE_BELOW)
     novel = ranked & _tier_is(frame, *NEW_FORMULA_TIERS)
     novel_structure = ranked & ~_tier_is(frame, Tier.KNOWN)
-    sun = _first_of_each(group, stable & novel)
+    sun = first_of_each(group, stable & novel)
     on_target = valid & (np.abs(gap - target) <= width)
-    return frame.assign(
+    found = frame.assign(
         group=group,
         parsed=frame["n_sites"].notna().to_numpy(),
         valid=valid,
@@ -244,20 +292,21 @@ def add_verdicts(frame: pd.DataFrame, groups: Sequence[int], *, target: float, w
         & np.logical_or.reduce([_outcome_is(frame, r, "failed") for r in (STABILITY, NOVELTY, GAP)]),
         stable=stable,
         on_hull=valid & (e_above_hull <= 0),
-        unique=_first_of_each(group, valid),
+        unique=first_of_each(group, valid),
         novel=novel,
         novel_structure=novel_structure,
         sun=sun,
-        sun_structure=_first_of_each(group, stable & novel_structure),
+        sun_structure=first_of_each(group, stable & novel_structure),
         on_target=on_target,
         sun_on_target=sun & on_target,
     )
+    return found.assign(**swap_columns(found, rare_earth_formulas))
 
 
 def figures(
-    verdicts: pd.DataFrame, training_elements: Mapping[str, int], *, n_boot: int = 1000, seed: int = 0
+    verdicts: pd.DataFrame, training_elements: Mapping[str, int], *, n_boot: int = N_BOOT, seed: int = 0
 ) -> dict[str, Figure]:
-    """Every figure of ``DEFINITIONS``.
+    """Every figure of ``DEFINITIONS`` with its interval.
 
     Args:
         verdicts: From ``add_verdicts``, one row per structure requested.
@@ -265,28 +314,30 @@ def figures(
         n_boot: Bootstrap resamples.
         seed: Of the resamples.
     """
-    n = len(verdicts)
-    bootstrap = Bootstrap(n, n_boot=n_boot, seed=seed)
-    everything = np.ones(n, dtype=bool)
-    found = {
-        d.key: _ratio(bootstrap, verdicts[d.key].to_numpy(), everything)
-        for d in FUNNEL
-        if d.key != "on_target_of_stable"
+    bootstrap = Bootstrap(len(verdicts), n_boot=n_boot, seed=seed)
+    found = statistics(verdicts, training_elements)
+    return {
+        d.key: Figure(found[d.key].value, *bootstrap.interval(found[d.key]))
+        if d.key in found
+        else Figure(math.nan)
+        for d in DEFINITIONS
     }
-    stable, on_target = verdicts["stable"].to_numpy(), verdicts["on_target"].to_numpy()
-    found["on_target_of_stable"] = _ratio(bootstrap, stable & on_target, stable)
-    found |= _variety(verdicts, bootstrap)
+
+
+def statistics(verdicts: pd.DataFrame, training_elements: Mapping[str, int]) -> dict[str, Statistic]:
+    """What every figure of ``DEFINITIONS`` that was measured is counted from; arguments as in ``figures``."""
+    everything = np.ones(len(verdicts), dtype=bool)
+    flags = {d.key: verdicts[d.key].to_numpy() for d in FUNNEL if d.key in verdicts}
+    found = {key: share(values, everything) for key, values in flags.items()}
+    found["on_target_of_stable"] = share(flags["on_target"], flags["stable"])
+    found |= _distinct_structures(verdicts)
+    found |= _variety(verdicts)
     for among, suffix in (("valid", ""), ("parsed", "_parsed")):
-        described = _composition(verdicts, bootstrap, verdicts[among].to_numpy())
-        found |= {f"{key}{suffix}": figure for key, figure in described.items()}
-    used = element_counts(verdicts.loc[verdicts["valid"], "formula"])
-    found["elements"] = Figure(len(used))
-    symbols = sorted({*used, *training_elements})
-    found["element_divergence"] = Figure(
-        jensen_shannon([used.get(s, 0) for s in symbols], [training_elements.get(s, 0) for s in symbols])
-    )
-    measured = [name for name in (STABILITY, NOVELTY, GAP) if f"{name}.outcome" in verdicts]
-    return {d.key: found[d.key] if {*d.needs} <= {*measured} else Figure(math.nan) for d in DEFINITIONS}
+        described = _composition(verdicts, verdicts[among].to_numpy())
+        found |= {f"{key}{suffix}": statistic for key, statistic in described.items()}
+    found |= _elements(verdicts, training_elements)
+    measured = {name for name in (STABILITY, NOVELTY, GAP) if f"{name}.outcome" in verdicts}
+    return {d.key: found[d.key] for d in DEFINITIONS if {*d.needs} <= measured}
 
 
 def element_counts(formulas: Iterable[str]) -> Counter[str]:
@@ -299,48 +350,75 @@ def elements_of(formula: str) -> set[str]:
     return set(re.findall(r"[A-Z][a-z]?", formula))
 
 
-def _variety(verdicts: pd.DataFrame, bootstrap: Bootstrap) -> dict[str, Figure]:
+def _distinct_structures(verdicts: pd.DataFrame) -> dict[str, Statistic]:
+    """Shares of which of equal samples only one counts."""
+    stable = verdicts["stable"].to_numpy()
+    among = {
+        "unique": verdicts["valid"].to_numpy(),
+        "sun": stable & verdicts["novel"].to_numpy(),
+        "sun_structure": stable & verdicts["novel_structure"].to_numpy(),
+    }
+    group = verdicts["group"].to_numpy()
+    found = {key: distinct(np.where(flags, group, -1)) for key, flags in among.items()}
+    on_target = np.isin(group, group[verdicts["sun_on_target"]])
+    return found | {"sun_on_target": distinct(np.where(among["sun"] & on_target, group, -1))}
+
+
+def _variety(verdicts: pd.DataFrame) -> dict[str, Statistic]:
     """Whether the S.U.N. samples are different things, or one thing in many colours."""
-    n = len(verdicts)
-    sun = verdicts[verdicts["sun"]]
-    merged = {merged_formula(formula) for formula in sun["formula"]}
-    valid = verdicts["valid"].to_numpy()
+    valid, sun = verdicts["valid"].to_numpy(), verdicts["sun"].to_numpy()
     top = [label for label, _ in Counter(verdicts["prototype"][valid].dropna()).most_common(COMMONEST)]
-    swapped = _tier_is(verdicts, Tier.SUBSTITUTION) & verdicts["sun"].to_numpy()
+    in_top = valid & verdicts["prototype"].isin(top).to_numpy()
+    kinds = sun_kinds(verdicts)
+    swaps = swap_statistics(verdicts)
     return {
-        "sun_prototypes": Figure(PER * sun["prototype"].nunique() / n),
-        "sun_frameworks": Figure(PER * sun["framework"].nunique() / n),
-        "sun_merged_formulas": Figure(PER * len(merged) / n),
-        "sun_substitutions": _ratio(bootstrap, swapped, verdicts["sun"].to_numpy()),
-        "top5": _ratio(bootstrap, valid & verdicts["prototype"].isin(top).to_numpy(), np.ones(n, dtype=bool)),
+        "sun_prototypes": distinct(kinds["prototype"], per=PER),
+        "sun_frameworks": distinct(kinds["framework"], per=PER),
+        "sun_merged_formulas": distinct(kinds["merged formula"], per=PER),
+        "sun_substitutions": share(_tier_is(verdicts, Tier.SUBSTITUTION), sun),
+        "sun_new": swaps[NO_SWAP],
+        "sun_colourings": swaps[COLOURING],
+        "sun_family_swaps": swaps[FAMILY_SWAP],
+        "sun_rare_earth_swaps": swaps[RARE_EARTH_SWAP],
+        "top5": share(in_top, np.ones(len(verdicts), dtype=bool)),
     }
 
 
-def _composition(verdicts: pd.DataFrame, bootstrap: Bootstrap, among: Flags) -> dict[str, Figure]:
+def _composition(verdicts: pd.DataFrame, among: Flags) -> dict[str, Statistic]:
     """What the samples flagged in ``among`` are made of."""
-    symbols = [
-        elements_of(formula) if use else set()
-        for formula, use in zip(verdicts["formula"], among, strict=True)
-    ]
-    sites = np.where(among, verdicts["n_sites"].to_numpy(dtype=np.float64, na_value=0.0), 0.0)
+    symbols = [elements_of(formula) if isinstance(formula, str) else set() for formula in verdicts["formula"]]
     rare = np.array([not RARE_EARTHS.isdisjoint(s) for s in symbols])
     anion = np.array([not ANION_FORMERS.isdisjoint(s) for s in symbols])
     return {
-        "mean_sites": _ratio(bootstrap, sites, among),
-        "mean_elements": _ratio(bootstrap, np.array([len(s) for s in symbols]), among),
-        "rare_earth": _ratio(bootstrap, rare, among),
-        "anion": _ratio(bootstrap, anion, among),
+        "mean_sites": mean(verdicts["n_sites"].to_numpy(dtype=np.float64, na_value=0.0), among),
+        "mean_elements": mean([len(s) for s in symbols], among),
+        "rare_earth": share(rare, among),
+        "anion": share(anion, among),
     }
 
 
-def _ratio(bootstrap: Bootstrap, numerator: NDArray[np.generic], denominator: Flags) -> Figure:
-    count = int(denominator.sum())
-    if count == 0:
-        return Figure(math.nan)
-    return Figure(float(numerator.sum()) / count, *bootstrap.interval(numerator, denominator))
+def _elements(verdicts: pd.DataFrame, training_elements: Mapping[str, int]) -> dict[str, Statistic]:
+    """Which elements the valid samples hold, and how far they are from the training data's."""
+    among = verdicts["valid"].to_numpy()
+    symbols = [elements_of(f) if use else set() for f, use in zip(verdicts["formula"], among, strict=True)]
+    used = Counter(symbol for row in symbols for symbol in row)
+    lost = np.array([sum(used[symbol] == 1 for symbol in row) for row in symbols], dtype=np.float64)
+    ones = np.ones(len(verdicts))
+    names = sorted({*used, *training_elements})
+    holds = np.array([[name in row for name in names] for row in symbols], dtype=np.float64)
+    return {
+        "elements": Statistic(len(verdicts) * lost, ones, len(used) - float(lost.sum())),
+        "element_divergence": divergence(holds, [training_elements.get(name, 0) for name in names]),
+    }
 
 
-def _first_of_each(groups: NDArray[np.int64], flags: Flags) -> Flags:
+def ratio_of(bootstrap: Bootstrap, numerator: NDArray[np.generic], denominator: Flags) -> Figure:
+    """Sum of the numerator over the number of rows in the denominator, with its interval."""
+    found = (share if numerator.dtype == np.bool_ else mean)(numerator, denominator)
+    return Figure(found.value, *bootstrap.interval(found))
+
+
+def first_of_each(groups: NDArray[np.int64], flags: Flags) -> Flags:
     """Those of the flagged rows that are the first of their group among the flagged."""
     first = np.zeros(len(groups), dtype=bool)
     rows = np.flatnonzero(flags)

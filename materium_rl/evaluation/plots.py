@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from materium_rl.evaluation.metrics import DEFINITIONS, Figure
 from materium_rl.evaluation.table import Policies, format_value
@@ -48,14 +48,7 @@ def plot_comparison(policies: Policies, path: Path, *, title: str) -> None:
     from matplotlib.figure import Figure as Canvas
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    style = {
-        "font.size": 10,
-        "text.color": INK,
-        "axes.labelcolor": INK,
-        "xtick.color": INK,
-        "ytick.color": INK,
-    }
-    with rc_context(style):
+    with rc_context(style()):
         canvas = Canvas(figsize=(12, 5.4), dpi=160, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.12))
         FigureCanvasAgg(canvas)
         canvas.suptitle(title, fontsize=13, fontweight="bold", x=0.01, ha="left")
@@ -72,7 +65,7 @@ def _draw_funnel(axes: Axes, policies: Policies) -> None:
         found = [figures[key] for key in FUNNEL_BARS]
         places = [bar + (row - (len(policies) - 1) / 2) * height for bar in range(len(found))]
         values = [0.0 if math.isnan(f.value) else 100 * f.value for f in found]
-        axes.barh(places, values, height * 0.92, color=_colour(row), label=name)
+        axes.barh(places, values, height * 0.92, color=colour(row), label=name)
         for place, value, figure in zip(places, values, found, strict=True):
             high = value
             if not math.isnan(figure.low):
@@ -97,7 +90,7 @@ def _draw_panel(axes: Axes, policies: Policies, key: str, name: str) -> None:
     tops = [value if math.isnan(f.low) else scale * f.high for value, f in zip(values, found, strict=True)]
     room = 1.2 * max([*tops, 1e-9])
     for column, (value, top, figure) in enumerate(zip(values, tops, found, strict=True)):
-        axes.bar(column, value, 0.7, color=_colour(column))
+        axes.bar(column, value, 0.7, color=colour(column))
         if not math.isnan(figure.low):
             axes.plot([column, column], [scale * figure.low, top], color=INK, linewidth=1, alpha=0.6)
         text = format_value(definition, figure.value)
@@ -109,11 +102,23 @@ def _draw_panel(axes: Axes, policies: Policies, key: str, name: str) -> None:
     _clean(axes, keep="bottom")
 
 
+def style() -> dict[str, Any]:
+    """What all pictures share."""
+    return {
+        "font.size": 10,
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
+    }
+
+
 def _clean(axes: Axes, *, keep: str) -> None:
     for side, spine in axes.spines.items():
         spine.set_visible(side == keep)
     axes.tick_params(length=0)
 
 
-def _colour(index: int) -> str:
+def colour(index: int) -> str:
+    """That of a policy; the baseline has 0."""
     return COLOURS[index % len(COLOURS)]

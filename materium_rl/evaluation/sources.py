@@ -15,7 +15,7 @@ from materium_rl.errors import ConfigError, MateriumError, StructureFileError
 from materium_rl.evaluation.filters import ELEMENTS
 from materium_rl.evaluation.metrics import elements_of
 from materium_rl.resources import POLICY_FILES, bundled_policies, file_sha256, policy_path
-from materium_rl.runs import COMPARISON, RunFolder
+from materium_rl.runs import COMPARISON, EVALUATED, EVALUATION, RunFolder
 from materium_rl.structure_files import GENERATED_TABLE, read_structures
 from materium_rl.structure_parsers import PARSE_ERRORS, unreadable
 
@@ -103,7 +103,9 @@ def read_samples(path: Path) -> Samples:
         return _of_comparison(path)
     if (path.parent / COMPARISON).is_file() and path.suffix == ".parquet":
         return _of_comparison(path.parent, only=path.name)
-    table = path / GENERATED_TABLE if path.is_dir() else path
+    table = (
+        path / (EVALUATED if (path / EVALUATION).is_file() else GENERATED_TABLE) if path.is_dir() else path
+    )
     if table.suffix.lower() == ".parquet" and table.is_file():
         return _of_tables(path, {table: {}}, {"source": str(path)}, "generated" if path.is_dir() else "files")
     return _of_files(path)

@@ -183,21 +183,22 @@ def sample_many(
     seed: int,
     temperature: float = 1.0,
     batch_size: int = 128,
+    first: int = 0,
     rules: CompositionRules | None = None,
     conditions: ConditionBatch | None = None,
     guidance: float = 1.0,
 ) -> Completions:
-    """Sample n completions in batches; sequence i has the seed (seed, 0, i)."""
+    """Sample n completions in batches; sequence i has the seed (seed, 0, first + i)."""
     parts = [
         sample(
             model,
-            sequence_seeds(seed, min(batch_size, n - first), first=first),
+            sequence_seeds(seed, min(batch_size, n - start), first=first + start),
             temperature=temperature,
-            rules=rules and rules.at(slice(first, first + batch_size)),
-            conditions=conditions and conditions.at(slice(first, first + batch_size)),
+            rules=rules and rules.at(slice(start, start + batch_size)),
+            conditions=conditions and conditions.at(slice(start, start + batch_size)),
             guidance=guidance,
         )
-        for first in range(0, n, batch_size)
+        for start in range(0, n, batch_size)
     ]
     width = max(p.ids.shape[1] for p in parts)
     return Completions(

@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import zipfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +39,10 @@ _GRID = 65536
 _TEXTS = ("material_id", "formula", "family_formula")
 _CODED = ("label", "merged_label", "framework_label", "merged_anonymous_formula")
 
+_NO_ROWS: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+
 Arrays = dict[str, NDArray[Any]]
+Column = Literal["formula", "label", "merged_label", "framework_label"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,8 @@ class ReferenceIndex:
         self._per_prototype = Counter(self._merged_labels)
         self._per_framework = Counter(self._framework_labels)
         self._framework_codes = arrays["framework_label_code"]
-        self._rows_of_formula = _rows(self.formulas)
+        self._columns = columns | {"formula": self.formulas}
+        self._rows_of: dict[str, dict[str, NDArray[np.int64]]] = {}
         of_anonymous = _rows(columns["merged_anonymous_formula"])
         self._family_codes = {text: code for code, text in enumerate(dict.fromkeys(self.family_formulas))}
         self._family_of_row = np.array([self._family_codes[text] for text in self.family_formulas])
@@ -91,10 +95,11 @@ class ReferenceIndex:
             formula: NearestRows(self._fingerprints, rows) for formula, rows in of_anonymous.items()
         }
         self._lattices, self._coords, self._numbers = arrays["lattices"], arrays["coords"], arrays["numbers"]
+        self._n_sites = arrays["n_sites"]
         self._first_site = np.concatenate([[0], np.cumsum(arrays["n_sites"], dtype=np.int64)])
         self._structures: dict[int, Structure] = {}
-        self._cells: dict[int, Structure] = {}
-        self._asked: tuple[Structure, Structure] | None = None
+        self._cells: dict[tuple[int, bool], Structure] = {}
+        self._asked: tuple[Structure, dict[bool, Structure]] | None = None
 
     def __len__(self) -> int:
         return len(self.material_ids)
@@ -130,6 +135,39 @@ class ReferenceIndex:
         """Index structures of one's own; ``formulas`` are further known reduced formulas."""
         return cls(build_arrays(structures, material_ids, formulas))
 
+    @property
+    def prototype_labels(self) -> list[str]:
+        """Prototype of each of the R references."""
+        return self._labels
+
+    @property
+    def n_sites(self) -> NDArray[np.int64]:
+        """Sites of each of the R references."""
+        return self._n_sites.astype(np.int64)
+
+    @property
+    def volumes(self) -> NDArray[np.float64]:
+        """Volume of each of the R cells in Å³."""
+        return np.asarray(np.abs(np.linalg.det(self._lattices.astype(np.float64))))
+
+    @property
+    def masses(self) -> NDArray[np.float64]:
+        """Mass of each of the R cells in atomic units."""
+        from ase.data import atomic_masses
+
+        return np.asarray(np.add.reduceat(atomic_masses[self._numbers], self._first_site[:-1]))
+
+    def rows_of(self, column: Column, value: str) -> NDArray[np.int64]:
+        """Rows (M,) of the references with this formula or label, in rising order."""
+        if column not in self._rows_of:
+            self._rows_of[column] = _rows(self._columns[column])
+        return self._rows_of[column].get(value, _NO_ROWS)
+
+    def amds(self) -> NDArray[np.float32]:
+        """Average minimum distances of all references in Å, (R, N_ALL); rounded to 1 in 2,000."""
+        spacing = np.cbrt(np.abs(np.linalg.det(self._lattices)) / self._n_sites)
+        return self._fingerprints[:, :N_ALL] * spacing[:, None].astype(np.float32)  # type: ignore[no-any-return]
+
     def known_formula(self, reduced_formula: str) -> bool:
         """Whether the reduced formula is in the Materials Project or among the R references."""
         value = formula_hash(reduced_formula)
@@ -154,16 +192,36 @@ class ReferenceIndex:
         Same means what ``structures.structures_match`` says by its default tolerances. Only the
         references of the same formula are asked, the nearest first.
         """
-        rows = self._rows_of_formula.get(prototype.formula)
-        if rows is None:
-            return None
-        distances, matcher = self._distances(fingerprint, rows), structure_matcher()
-        for place in np.argsort(distances, kind="stable"):
-            row, distance = int(rows[place]), float(distances[place])
-            certain = distance < SAME_FINGERPRINT and self._labels[row] == prototype.label
-            if certain or cells_match(self._asked_cell(structure), self._cell(row), matcher):
+        for row, distance, certain in self.same_formula(prototype, fingerprint):
+            if certain or self.cells_match(structure, row, structure_matcher()):
                 return Nearest(row, self.material_ids[row], self.formulas[row], distance)
         return None
+
+    def same_formula(
+        self, prototype: Prototype, fingerprint: Fingerprint
+    ) -> Iterator[tuple[int, float, bool]]:
+        """References of the same formula, the nearest first, for as long as none is the same structure.
+
+        Yields:
+            Row, fingerprint distance, and whether this alone says that it is the same. Of references that
+            are the same by that test only the first comes: what does not match it does not match them.
+        """
+        rows = self.rows_of("formula", prototype.formula)
+        passed: list[int] = []
+        for row, distance in NearestRows(self._fingerprints, rows).nearest(fingerprint, len(rows)):
+            label = self._labels[row]
+            if distance < SAME_FINGERPRINT and label == prototype.label:
+                yield row, distance, True
+                return
+            twins = [other for other in passed if self._labels[other] == label]
+            gaps = np.abs(self._fingerprints[twins] - self._fingerprints[row]).max(axis=1)
+            if (gaps >= SAME_FINGERPRINT).all():
+                passed.append(row)
+                yield row, distance, False
+
+    def cells_match(self, structure: Structure, row: int, matcher: StructureMatcher) -> bool:
+        """What ``matcher.fit`` says of a structure and one row."""
+        return cells_match(self._asked_cell(structure), self._cell(row), matcher)
 
     def nearest(self, fingerprint: Fingerprint, prototype: Prototype | None = None) -> Nearest:
         """Nearest reference by fingerprint (largest difference of any entry).
@@ -174,8 +232,8 @@ class ReferenceIndex:
         """
         group = self._all
         if prototype is not None:
-            rows = self._rows_of_formula.get(prototype.formula)
-            same = self._anonymous(prototype) if rows is None else NearestRows(self._fingerprints, rows)
+            rows = self.rows_of("formula", prototype.formula)
+            same = NearestRows(self._fingerprints, rows) if len(rows) else self._anonymous(prototype)
             group = same or group
         ((row, distance),) = group.nearest(fingerprint)
         return Nearest(row, self.material_ids[row], self.formulas[row], distance)
@@ -183,7 +241,13 @@ class ReferenceIndex:
     def relative(
         self, structure: Structure, prototype: Prototype, fingerprint: Fingerprint, radius: float
     ) -> Relative:
-        """Whether there is a reference that the structure may be a distortion of.
+        """Whether there is a reference that the structure may be a distortion of."""
+        return self.nearest_relative(structure, prototype, fingerprint, radius)[0]
+
+    def nearest_relative(
+        self, structure: Structure, prototype: Prototype, fingerprint: Fingerprint, radius: float
+    ) -> tuple[Relative, int | None]:
+        """Whether there is a reference that the structure may be a distortion of, and its row.
 
         One of its anonymous formula whose whole fingerprint is nearer than ``radius``. Where there
         is none, one of the three nearest within twice the radius on whose sites StructureMatcher
@@ -193,17 +257,17 @@ class ReferenceIndex:
         """
         group = self._anonymous(prototype)
         if group is None:
-            return Relative.NONE
+            return Relative.NONE, None
         family = self._family_codes.get(prototype.family_formula, -1)
         if within := [row for row, _ in group.within(fingerprint, radius)]:
-            kin = (self._family_of_row[within] == family).any()
-            return Relative.OF_FAMILY if kin else Relative.OTHER
+            kin = next((row for row in within if self._family_of_row[row] == family), None)
+            return (Relative.OTHER, within[0]) if kin is None else (Relative.OF_FAMILY, kin)
         three = [row for row, distance in group.nearest(fingerprint, 3) if distance < 2 * radius]
         three.sort(key=lambda row: self._family_of_row[row] != family)  # kin first: one match is enough
         for row in three:
             if self._same_sites(structure, row):
-                return Relative.OF_FAMILY if self._family_of_row[row] == family else Relative.OTHER
-        return Relative.NONE
+                return Relative.OF_FAMILY if self._family_of_row[row] == family else Relative.OTHER, row
+        return Relative.NONE, None
 
     def _anonymous(self, prototype: Prototype) -> NearestRows | None:
         """The references of the same anonymous formula, None if there is none."""
@@ -240,46 +304,60 @@ class ReferenceIndex:
         found = self._per_framework[prototype.framework_label]
         if found:
             return found
+        row = self.framework_relative(structure, fingerprint, radius)
+        return 0 if row is None else self._per_framework[self._framework_labels[row]]
+
+    def framework_relative(self, structure: Structure, fingerprint: Fingerprint, radius: float) -> int | None:
+        """A row of whose framework the structure may be a distortion, as ``framework_count`` finds it."""
         near = [row for row, _ in self._all.within(fingerprint, radius)]
         firsts = np.unique(self._framework_codes[near], return_index=True)[1]
-        for place in np.sort(firsts)[:20]:
-            if self._same_framework(structure, near[place]):
-                return self._per_framework[self._framework_labels[near[place]]]
-        return 0
+        rows = (near[place] for place in np.sort(firsts)[:20])
+        return next((row for row in rows if self._same_framework(structure, row)), None)
 
     def structure(self, row: int) -> Structure:
         """The reference structure of one row, as it was stored."""
         if row not in self._structures:
             from pymatgen.core import Element, Structure
 
-            sites = slice(int(self._first_site[row]), int(self._first_site[row + 1]))
-            elements = [Element.from_Z(int(number)) for number in self._numbers[sites]]
-            coords = self._coords[sites].astype(float) / _GRID
-            self._structures[row] = Structure(self._lattices[row].astype(float), elements, coords)
+            elements = [Element.from_Z(int(number)) for number in self._numbers[self._sites(row)]]
+            lattice, coords = self.cell(row)
+            self._structures[row] = Structure(lattice, elements, coords)
         return self._structures[row]
+
+    def cell(self, row: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Lattice vectors as rows in Å, (3, 3), and fractional coordinates of N sites, (N, 3), of one row."""
+        return self._lattices[row].astype(float), self._coords[self._sites(row)].astype(float) / _GRID
+
+    def _sites(self, row: int) -> slice:
+        return slice(int(self._first_site[row]), int(self._first_site[row + 1]))
 
     def _same_sites(self, structure: Structure, row: int) -> bool:
         """Whether the sites are those of a reference, elements ignored."""
-        return cells_match(self._asked_cell(structure), self._cell(row), _framework_matcher())
+        return self.cells_match(structure, row, _framework_matcher())
 
     def _same_framework(self, structure: Structure, row: int) -> bool:
         """The same; the cell of the one may be reducible only as long as it is not distorted."""
-        blank = _blank(structure), _blank(self.structure(row))
-        return self._same_sites(structure, row) or bool(_framework_matcher().fit(*blank))
+        blank = self._asked_cell(structure, blank=True)
+        if self._n_sites[row] % len(blank):  # then no primitive cell of the row has as many sites
+            return False
+        matched = cells_match(blank, self._cell(row, blank=True), _framework_matcher())
+        return matched or self._same_sites(structure, row)
 
-    def _cell(self, row: int) -> Structure:
-        if row not in self._cells:
-            self._cells[row] = matching_cell(self.structure(row))
-        return self._cells[row]
+    def _cell(self, row: int, *, blank: bool = False) -> Structure:
+        """The cell of a row for StructureMatcher, of its sites alone if ``blank``."""
+        if (row, blank) not in self._cells:
+            structure = self.structure(row)
+            self._cells[row, blank] = matching_cell(_blank(structure) if blank else structure)
+        return self._cells[row, blank]
 
-    def _asked_cell(self, structure: Structure) -> Structure:
-        """Its cell for StructureMatcher; the last one is remembered, since several references are asked."""
+    def _asked_cell(self, structure: Structure, *, blank: bool = False) -> Structure:
+        """The same of a structure; the last one is remembered, since several references are asked."""
         if self._asked is None or self._asked[0] is not structure:
-            self._asked = structure, matching_cell(structure)
-        return self._asked[1]
-
-    def _distances(self, fingerprint: Fingerprint, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        return np.abs(self._fingerprints[rows] - fingerprint).max(axis=1)  # type: ignore[no-any-return]
+            self._asked = structure, {}
+        cells = self._asked[1]
+        if blank not in cells:
+            cells[blank] = matching_cell(_blank(structure) if blank else structure)
+        return cells[blank]
 
 
 def build_arrays(

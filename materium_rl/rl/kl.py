@@ -33,5 +33,6 @@ class KLController:
         return {"coef": self.coef}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        """Restore ``state_dict``."""
-        self.coef = state["coef"]
+        """Restore ``state_dict``; a constant weight stays as it was set."""
+        if self.target is not None:
+            self.coef = state["coef"]

@@ -1,10 +1,10 @@
 """PPO on crystals: GRPO's trainer with a critic in place of the group.
 
 A value head on the policy says, before each token, what the crystal will earn; generalised advantages
-credit the token at which that changes. TRL's clipped loss takes advantages of single tokens as they are,
-its passes over a batch (``num_iterations``) and parts of it (``minibatches``) are PPO's epochs and
-minibatches. The KL divergence from the reference policy is counted once: in the loss, or in the reward of
-each token (``rl.kl_in``).
+credit the token at which that changes. TRL's clipped loss takes advantages of single tokens as they are; its
+passes over a batch (``num_iterations``) and parts of it (``minibatches``) are PPO's epochs and minibatches,
+for the policy and for the critic, which has an optimizer of its own. The KL divergence from the reference
+policy is counted once: in the loss, or in the reward of each token (``rl.kl_in``).
 """
 
 from __future__ import annotations
@@ -14,22 +14,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from materium_rl.policies.modeling import CrystalForCausalLM
 from materium_rl.policies.value_head import ValueHead
 from materium_rl.rl.advantages import LARGEST, linear_part
+from materium_rl.rl.critic import Critic
 from materium_rl.rl.gae import (
-    clipped_value_loss,
     explained_variance,
     generalized_advantages,
     rewards_to_go,
     token_rewards,
     whiten,
 )
-from materium_rl.rl.grpo import CrystalGRPOTrainer
+from materium_rl.rl.grpo import CrystalGRPOTrainer, Part
 from materium_rl.rl.rollout import Rollout
 from materium_rl.rl.token_scores import scores_by_length
+from materium_rl.token_layout import TokenClass
 
 
 class CrystalPPOTrainer(CrystalGRPOTrainer):
@@ -38,8 +39,15 @@ class CrystalPPOTrainer(CrystalGRPOTrainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         policy: CrystalForCausalLM = self.accelerator.unwrap_model(self.model)
-        self.value_head = ValueHead(policy.config.hidden_size, seed=self.config.seed).to(policy.device)
-        self._values: Tensor | None = None
+        rl = self.config.rl
+        self.critic = Critic(
+            ValueHead(policy.config.hidden_size, seed=self.config.seed).to(policy.device),
+            learning_rate=rl.ppo.value_learning_rate,
+            clip_range=rl.ppo.value_clip_range,
+            batches=rl.ppo.value_batches,
+            passes=rl.num_iterations,
+            minibatches=rl.minibatches,
+        )
         self._weigh_kl()
 
     def _weigh_kl(self) -> None:
@@ -48,48 +56,46 @@ class CrystalPPOTrainer(CrystalGRPOTrainer):
     def _add_advantages(
         self, inputs: dict[str, Tensor], rollout: Rollout, signal: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """Values, generalised advantages and the targets of the values, each (B, T).
+        """Generalised advantages (B, T) of the critic's values; the critic learns from the batch then.
 
-        The targets are the rewards to come themselves (lambda 1 for the critic, whatever that of the
-        advantages: VC-PPO, arXiv 2503.01491): with the reward at the end only, shorter ones mean that the
-        critic is taught by itself.
+        It learns the rewards to come themselves (lambda 1, whatever that of the advantages: VC-PPO,
+        arXiv 2503.01491). With the reward at the end only, shorter targets mean that it is taught by itself.
 
-        What the guards remove from the rewards is removed before the critic sees them; what they add to push
-        back a drift is added to the advantages of all tokens. Crystals that could not be measured teach
-        nothing.
+        All that the guards look at is settled when the composition is written. So what they remove from the
+        rewards, and what they add to push back a drift, goes to the tokens of the composition only: no later
+        one can change it. Crystals that could not be measured teach nothing.
         """
         standard = self.guards.standardise(rollout.structures)
-        known = torch.from_numpy(~np.isnan(signal)).to(rollout.log_probs.device)
-        rewards = torch.from_numpy(self._guarded(signal, standard)).to(rollout.log_probs)
+        known = ~np.isnan(signal)
         mask = rollout.completion_mask
-        measured = mask * known[:, None]
-        if self.steps_done == 0:
-            self.value_head.start_at(float(rewards[known].mean()) if bool(known.any()) else 0.0)
-        values = self._values_of(rollout) * mask
+        measured = mask * torch.from_numpy(known).to(mask)[:, None]
+        composing = measured * is_composition(rollout.completion_ids)
+
+        def settled(values: np.ndarray) -> Tensor:
+            return torch.from_numpy(values).to(rollout.log_probs)[:, None] * composing
+
+        rewards = torch.from_numpy(np.where(known, signal, 0.0)).to(rollout.log_probs)
         per_token = token_rewards(rewards, self._penalties(inputs), mask)
+        hidden = self._hidden_of(rollout)
+        values = self.critic.values(hidden) * mask
         advantages = generalized_advantages(per_token, values, mask, self.config.rl.ppo.gae_lambda)
-        returns = rewards_to_go(per_token)
-        self._record_critic(values, returns, measured)
+        advantages -= settled(self._removed(signal, standard))
+        self._teach_critic(hidden, values, rewards_to_go(per_token), measured)
         scaled = whiten(advantages, measured).clamp(-LARGEST, LARGEST)
-        restoring = torch.from_numpy(self._restoring(rollout, standard)).to(scaled)
-        inputs["advantages"] = (scaled + restoring[:, None]) * measured
-        inputs["old_values"] = values
-        inputs["returns"] = returns
-        inputs["value_mask"] = measured
+        inputs["advantages"] = scaled + settled(self._restoring(rollout, standard))
         length = mask.sum(dim=1)
         return {
             "advantage": (inputs["advantages"].sum(dim=1) / length).cpu().numpy(),
             "value": (values.sum(dim=1) / length).cpu().numpy(),
         }
 
-    def _guarded(self, signal: np.ndarray, standard: np.ndarray) -> np.ndarray:
-        """Rewards (B,) without their part that is linear in the descriptors of the guards; 0 for NaN."""
-        known = ~np.isnan(signal)
-        rewards = np.where(known, signal, 0.0)
+    def _removed(self, signal: np.ndarray, standard: np.ndarray) -> np.ndarray:
+        """Part of the rewards (B,) that is linear in the descriptors of the guards, of mean 0."""
+        known, removed = ~np.isnan(signal), np.zeros(len(signal))
         if known.sum() > standard.shape[1] + 2:
-            explained = linear_part(rewards[known], standard[known], self.guards.is_floor)
-            rewards[known] -= explained - rewards[known].mean()
-        return rewards
+            explained = linear_part(signal[known], standard[known], self.guards.is_floor)
+            removed[known] = explained - signal[known].mean()
+        return removed
 
     def _penalties(self, inputs: dict[str, Tensor]) -> Tensor:
         """What the KL divergence costs each token of the rollout, (B, T)."""
@@ -100,73 +106,38 @@ class CrystalPPOTrainer(CrystalGRPOTrainer):
         self._metrics["train"]["kl"].append(float(divergence.sum() / inputs["completion_mask"].sum()))
         return self.kl.coef * divergence
 
-    def _record_critic(self, values: Tensor, returns: Tensor, mask: Tensor) -> None:
-        """How well the critic foresaw the batch before learning from it."""
+    def _teach_critic(self, hidden: Tensor, values: Tensor, returns: Tensor, mask: Tensor) -> None:
+        """Record how well the critic foresaw the batch, then let it learn."""
+        chosen = mask.bool()
+        seed = self.config.seed * 1_000_003 + self.steps_done
         metrics = self._metrics["train"]
         metrics["critic/explained_variance"].append(explained_variance(values, returns, mask))
-        metrics["critic/value"].append(float((values * mask).sum() / mask.sum().clamp(min=1)))
+        metrics["critic/value"].append(float(values[chosen].mean()))
+        metrics["critic/loss"].append(self.critic.learn(hidden[chosen], returns[chosen], seed))
 
-    def _values_of(self, rollout: Rollout) -> Tensor:
-        """Values (B, T) of the states that the tokens of the rollout follow."""
+    def _hidden_of(self, rollout: Rollout) -> Tensor:
+        """Hidden states (B, T, hidden) that the tokens of the rollout follow."""
         policy = self.accelerator.unwrap_model(self.model)
         whole = torch.cat([rollout.prompt_ids, rollout.completion_ids], dim=1)
+        first = rollout.prompt_ids.shape[1]
         with torch.no_grad():
-            first = rollout.prompt_ids.shape[1]
-            return scores_by_length(policy, whole, self.config.rl.temperature, first, self.value_head)[2]
+            return scores_by_length(policy, whole, self.config.rl.temperature, first)[2]
 
-    def _get_per_token_logps_and_entropies(
-        self, model: Any, input_ids: Tensor, _attention_mask: Tensor, logits_to_keep: int, **_: Any
-    ) -> tuple[Tensor, Tensor, None]:
-        """As in GRPO; the values of the same pass are kept for the loss."""
-        policy: CrystalForCausalLM = self.accelerator.unwrap_model(model)
-        first = input_ids.shape[1] - logits_to_keep
-        log_probs, entropies, self._values = scores_by_length(
-            policy, input_ids, self.config.rl.temperature, first, self.value_head
-        )
-        return log_probs, entropies, None
-
-    def _compute_loss(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
-        """GRPO's loss with the advantages of single tokens, and the clipped value loss."""
-        loss = super()._compute_loss(model, inputs)
-        assert self._values is not None
-        ppo = self.config.rl.ppo
-        value_loss = clipped_value_loss(
-            self._values, inputs["old_values"], inputs["returns"], inputs["value_mask"], ppo.value_clip_range
-        )
-        self._values = None
-        self._metrics["train"]["critic/loss"].append(float(value_loss.detach()))
-        return loss + ppo.value_coef * value_loss
-
-    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """TRL's optimizer, with the value head as its last group."""
-        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
-        head = {"params": list(self.value_head.parameters()), "weight_decay": 0.0}
-        optimizer.add_param_group(head | {"lr": self.config.rl.ppo.value_learning_rate})
-        return optimizer
-
-    def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
-        """TRL's schedule, but for the value head, whose rate is constant: it has to follow the policy."""
-        schedule = super().create_scheduler(*args, **kwargs)
-        schedule.lr_lambdas[-1] = _constant
-        self.optimizer.param_groups[-1]["lr"] = self.config.rl.ppo.value_learning_rate
-        return schedule
-
-    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """The trainer clears the gradients of the policy only."""
-        self.value_head.zero_grad()
-        loss: Tensor = super().training_step(*args, **kwargs)
-        nn.utils.clip_grad_norm_(self.value_head.parameters(), self.config.rl.max_grad_norm)
-        return loss
+    @property
+    def _parts(self) -> dict[str, Part]:
+        return super()._parts | {"critic": self.critic}
 
     def _write_parts(self, folder: Path) -> None:
         super()._write_parts(folder)
-        self.value_head.save(folder)
+        self.critic.save(folder)
 
     def restore_rollout_state(self, checkpoint: Path) -> None:
         """Load the value head too."""
         super().restore_rollout_state(checkpoint)
-        self.value_head.load(checkpoint)
+        self.critic.load(checkpoint)
 
 
-def _constant(_update: int) -> float:
-    return 1.0
+def is_composition(ids: Tensor) -> Tensor:
+    """1 for the tokens (B, T) up to the one that ends the composition, that included."""
+    ends = (ids == TokenClass.LATTICE).long()
+    return (ends.cumsum(dim=1) - ends == 0).long()

@@ -22,6 +22,7 @@ COLUMNS = {
     "prototypes/distinct": "prototypes",
     "prototypes/top5_share": "top 5",
     "kl": "KL",
+    "critic/explained_variance": "critic",
 }
 """Metric key -> heading; a column is shown when the run has the metric."""
 

@@ -37,7 +37,7 @@ def second_model(reward: Reward) -> Reward | None:
 
 
 class SecondOpinions:
-    """Second models of a reward, ready to be asked.
+    """Loads the second models of a reward, and asks them.
 
     Args:
         scorers: Of the gates and the terms that count, by name.
@@ -50,12 +50,8 @@ class SecondOpinions:
         for name, scorer in scorers.items():
             other = second_model(scorer.reward) if n else None
             if other is not None:
+                other.load()
                 self._second[name] = TermScorer(other, scorer.curve, scorer.risk)
-
-    def load(self) -> None:
-        """Load the second models."""
-        for scorer in self._second.values():
-            scorer.reward.load()
 
     def ask(self, structures: Sequence[Structure], table: ScoreTable) -> dict[str, tuple[float, float]]:
         """By name the sum of the scores of the best samples, and the sum of those by the second model.

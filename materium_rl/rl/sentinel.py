@@ -9,7 +9,7 @@ a row raises an alarm, which is answered as ``FinetuneConfig.sentinel`` says.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -94,15 +94,17 @@ class Sentinel:
         """Take samples of the pretrained policy as the reference."""
         self.reference = reference
 
-    def observe(self, step: int, facts: Facts) -> dict[str, float]:
-        """Take in a step; new alarms are appended to ``alarms``.
+    def observe(self, step: int, facts: Facts) -> tuple[dict[str, float], list[Alarm]]:
+        """Take in a step.
 
         Returns:
-            The value of each signal over the window; empty until the window is full.
+            The value of each signal over the window, and new alarms, the severest first; nothing until the
+            window is full.
         """
         self._window.append(facts)
         if len(self._window) < self.config.window:
-            return {}
+            return {}, []
+        raised = []
         readings = self._read(pooled(self._window))
         for name in SIGNALS:
             reading = readings.get(name)
@@ -112,20 +114,12 @@ class Sentinel:
             since = self._since.setdefault(name, step)
             response = self.config.response_to(name)
             if self._is_due(step - since + 1, response):
-                self.alarms.append(
+                raised.append(
                     Alarm(step, name, reading.value, reading.reference, reading.passed, since, response)
                 )
-        return {name: reading.value for name, reading in readings.items()}
-
-    def alarms_of(self, step: int) -> list[Alarm]:
-        """Those raised at a step, the severest first."""
-        raised = [alarm for alarm in self.alarms if alarm.step == step]
-        return sorted(raised, key=lambda alarm: -SEVERITY.index(alarm.response))
-
-    @property
-    def past_limit(self) -> dict[str, int]:
-        """Signals past their limit now -> since which step."""
-        return dict(self._since)
+        self.alarms += raised
+        values = {name: reading.value for name, reading in readings.items()}
+        return values, sorted(raised, key=lambda alarm: -SEVERITY.index(alarm.response))
 
     def _read(self, pool: Facts) -> dict[str, _Reading]:
         readings = {}
@@ -149,6 +143,10 @@ class Sentinel:
         if response == "raise_kl":
             return late % self.config.window == 0
         return late == 0 or response in ("roll_back", "stop")
+
+    def records(self) -> list[dict[str, Any]]:
+        """The alarms so far as plain values, each with its text."""
+        return [asdict(alarm) | {"text": alarm.text} for alarm in self.alarms]
 
     def state_dict(self) -> dict[str, Any]:
         """All that ``observe`` depends on, as plain values."""
@@ -191,10 +189,5 @@ def replay(
     sentinel = Sentinel(config)
     steps = [facts_of(table, weights, row) for table, row in zip(tables, metrics, strict=True)]
     sentinel.fit(pooled(steps[: config.window]))
-    values = [sentinel.observe(step, facts) for step, facts in enumerate(steps, start=1)]
+    values = [sentinel.observe(step, facts)[0] for step, facts in enumerate(steps, start=1)]
     return sentinel.alarms, values
-
-
-def explain(alarms: Iterable[Alarm]) -> str:
-    """The texts of some alarms, a line each."""
-    return "\n".join(f"  {alarm.text}" for alarm in alarms)

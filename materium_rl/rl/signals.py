@@ -10,17 +10,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import comb
 from statistics import median
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from pymatgen.core import Structure
 
 from materium_rl.evaluation.metrics import COMMONEST, element_counts, elements_of
+from materium_rl.evaluation.rarefaction import rarefaction
 from materium_rl.evaluation.statistics import jensen_shannon
 from materium_rl.rewards.catalogue.stability import TOO_FAR_BELOW
 from materium_rl.rewards.elements import ANION_FORMERS, RARE_EARTHS
+from materium_rl.rewards.prototypes import prototypes
 
 FAR_BELOW = -0.1
 """eV/atom; a crystal so far below the hull is more often an error of the potential than a discovery."""
@@ -56,6 +58,17 @@ class Facts:
     zero_spread: list[float] = field(default_factory=list)
 
 
+def facts_of_structures(structures: Sequence[Structure]) -> Facts:
+    """The facts of valid structures that nobody has scored."""
+    formulas = [s.composition.element_composition.reduced_formula for s in structures]
+    labels = [getattr(found, "label", None) for found in prototypes(structures)]
+    return Facts(
+        formulas=formulas,
+        prototypes=[label or formula for label, formula in zip(labels, formulas, strict=True)],
+        n_sites=[len(structure) for structure in structures],
+    )
+
+
 def facts_of(
     frame: pd.DataFrame,
     weights: Mapping[str, float],
@@ -72,7 +85,7 @@ def facts_of(
     """
     kept = frame[(frame["outcome"] != "invalid") & frame["formula"].notna()]
     columns = {name: f"{name}.score" for name, weight in weights.items() if weight > 0}
-    scores = frame[list(columns.values())].dropna() if columns.keys() else frame[[]]
+    scores = frame[list(columns.values())].dropna()
     return Facts(
         formulas=[str(formula) for formula in kept["formula"]],
         prototypes=[str(label) for label in kept["prototype"].fillna(kept["formula"])],
@@ -176,14 +189,9 @@ def _misses(_reference: float, limit: float) -> tuple[float, float]:
 
 
 def distinct_share(labels: Sequence[str], n: int) -> float:
-    """Distinct labels expected among n drawn without replacement, over n.
-
-    Shares of samples of different size would not be comparable.
-    """
-    missed = Counter(Counter(labels).values())
-    ways = comb(len(labels), n)
-    expected = sum(count * (1 - comb(len(labels) - k, n) / ways) for k, count in missed.items())
-    return expected / n
+    """Distinct labels expected among n of N, over n; shares of samples of different size do not compare."""
+    codes = np.unique(np.asarray(labels, dtype=str), return_inverse=True)[1]
+    return float(rarefaction(codes, [n])[0][0]) / n
 
 
 def _distinct(labels: Callable[[Facts], Sequence[str]]) -> Measure:
@@ -272,7 +280,11 @@ SIGNALS: dict[str, Signal] = {
         _falls,
     ),
     "element_divergence": Signal(
-        "divergence of the elements", "the chemistry leaves that of the reference", "bits", _divergence, _exceeds
+        "divergence of the elements",
+        "the chemistry leaves that of the reference",
+        "bits",
+        _divergence,
+        _exceeds,
     ),
     "mean_sites": Signal(
         "mean number of sites",

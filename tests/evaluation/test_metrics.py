@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
-from pymatgen.core import Lattice, Structure
+from pymatgen.core import Composition, Lattice, Structure
 
 from materium_rl.evaluation.metrics import DEFINITIONS, add_verdicts, elements_of, figures, structure_groups
-from materium_rl.evaluation.statistics import Bootstrap, jensen_shannon
+from materium_rl.evaluation.statistics import jensen_shannon
+from materium_rl.rewards.prototypes import family_formula
 
 NAN = math.nan
 COLUMNS = ("formula", "n_sites", "prototype", "framework", "tier", "stability", "bandgap", "group")
@@ -43,6 +43,10 @@ EXPECTED = {
     "sun_frameworks": 1 * 102.4,
     "sun_merged_formulas": 2 * 102.4,
     "sun_substitutions": 1 / 3,
+    "sun_new": 1 / 10,
+    "sun_colourings": 0.0,
+    "sun_family_swaps": 1 / 10,  # LaNdAlAu
+    "sun_rare_earth_swaps": 1 / 10,  # PrSmAlAu
     "top5": 7 / 10,  # six prototypes, 3 + 1 + 1 + 1 + 1
     "mean_sites": 29 / 8,
     "mean_elements": 24 / 8,
@@ -64,6 +68,7 @@ def ok_row(formula, n_sites, prototype, framework, tier, stability, bandgap, gro
         "n_sites": n_sites,
         "prototype": prototype,
         "framework": framework,
+        "family_formula": formula and family_formula(Composition(formula).get_el_amt_dict()),
         "validity.outcome": "ok",
         "stability.outcome": "ok",
         "stability.value": stability,
@@ -120,13 +125,19 @@ def test_first_stable_one_of_equal_samples_counts(verdicts: pd.DataFrame) -> Non
     assert again.index[again["unique"]].tolist() == [0, 1, 3, 4, 5, 6, 7]
 
 
-def test_intervals_hold_the_value_and_counts_have_none(verdicts: pd.DataFrame) -> None:
+def test_intervals_hold_the_value(verdicts: pd.DataFrame) -> None:
     found = figures(verdicts, TRAINING)
-    for key in ("parsed", "stable", "on_target_of_stable", "mean_sites", "anion"):
+    keys = (
+        "parsed",
+        "stable",
+        "on_target_of_stable",
+        "mean_sites",
+        "anion",
+        "elements",
+        "element_divergence",
+    )
+    for key in (*keys, "sun", "sun_prototypes"):
         assert found[key].low < found[key].value < found[key].high
-    for key in ("sun_prototypes", "sun_frameworks", "elements", "element_divergence"):
-        assert math.isnan(found[key].low)
-        assert math.isnan(found[key].high)
 
 
 def test_element_divergence_from_training(verdicts: pd.DataFrame) -> None:
@@ -174,28 +185,6 @@ def test_jensen_shannon(p: list[int], q: list[int], bits: float) -> None:
 
 def test_jensen_shannon_of_nothing() -> None:
     assert math.isnan(jensen_shannon([0, 0], [1, 0]))
-
-
-def test_bootstrap_share_agrees_with_the_normal_approximation() -> None:
-    flags = np.arange(2000) % 10 < 3
-    low, high = Bootstrap(2000, n_boot=2000, seed=0).interval(flags, np.ones(2000, dtype=bool))
-    half = 1.96 * math.sqrt(0.3 * 0.7 / 2000)
-    assert (low, high) == (pytest.approx(0.3 - half, abs=0.0025), pytest.approx(0.3 + half, abs=0.0025))
-
-
-def test_bootstrap_is_seeded() -> None:
-    values, among = np.arange(50.0), np.ones(50, dtype=bool)
-    once, again, other = (Bootstrap(50, n_boot=100, seed=s).interval(values, among) for s in (1, 1, 2))
-    assert once == again != other
-
-
-def test_share_of_none_or_all_gets_its_exact_interval() -> None:
-    bootstrap, everything = Bootstrap(64, n_boot=10, seed=0), np.ones(64, dtype=bool)
-    edge = 1 - 0.025 ** (1 / 64)
-    assert bootstrap.interval(~everything, everything) == (0, pytest.approx(edge))
-    assert bootstrap.interval(everything, everything) == (pytest.approx(1 - edge), 1)
-    assert bootstrap.interval(np.ones(64), everything) == (1, 1)  # a mean, not a share
-    assert all(map(math.isnan, bootstrap.interval(~everything, ~everything)))
 
 
 def test_structure_groups() -> None:

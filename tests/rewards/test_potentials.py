@@ -293,3 +293,18 @@ def test_a_folder_without_a_matgl_model_is_an_error(tmp_path):
     pytest.importorskip("matgl")
     with pytest.raises(RewardError, match=r"model\.json"):
         find_potential(f"matgl:{tmp_path}", "uncorrected").load()
+
+
+def test_sevennet_gives_the_same_energies_in_batches_without_forces():
+    pytest.importorskip("sevenn")
+    potential = find_potential("sevenn")
+    overlapping = Structure(Lattice.cubic(4), ["Cu", "Cu"], [[0] * 3, [0.01, 0, 0]])
+    unknown = Structure(Lattice.cubic(5), ["Po"], [[0] * 3])
+    structures = [shaken(rutile()), overlapping, rock_salt(), unknown, COPPER]
+    plain = potential.predict(structures)
+    with_forces = potential.predict(structures, forces=True)
+    assert [type(result) for result in plain] == [Prediction, Invalid, Prediction, Failure, Prediction]
+    for one, other in zip(plain, with_forces, strict=True):
+        if isinstance(one, Prediction):
+            assert one.forces is None
+            assert one.energy_per_atom == pytest.approx(other.energy_per_atom, abs=1e-5)

@@ -189,3 +189,21 @@ def test_labels_of_the_materials_project(shared_data: Path) -> None:
     ]
     assert len(errors) >= 0.9 * len(rows)
     assert sum(errors) / len(errors) < 0.05
+
+
+def test_another_potential_relaxes() -> None:
+    """EMT swells or shrinks the cell of copper to its own lattice constant; CHGNet gives the energy there."""
+    emt = "ase.calculators.emt:EMT"
+    squeezed = Structure.from_spacegroup("Fm-3m", Lattice.cubic(3.4), ["Cu"], [[0, 0, 0]])
+    (result,) = Stability(relax=60, relaxer=emt).measure([squeezed])
+    assert isinstance(result, Measurement)
+    relaxed = Structure.from_str(result.details["relaxed_cif"], fmt="cif")
+    assert relaxed.get_primitive_structure().volume == pytest.approx(3.59**3 / 4, rel=0.01)  # that of EMT
+    (there,) = Stability().measure([relaxed])
+    assert isinstance(there, Measurement)
+    assert result.details["energy_per_atom"] == pytest.approx(there.details["energy_per_atom"], abs=1e-4)
+    assert result.details["relax_rmsd"] == pytest.approx(0, abs=1e-6)
+    with pytest.raises(ValueError, match="relaxer needs relax=N"):
+        Stability(relaxer="chgnet")
+    with pytest.raises(ValueError, match="did you mean 'chgnet'"):
+        Stability(relax=5, relaxer="chgnett")

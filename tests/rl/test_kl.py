@@ -39,3 +39,6 @@ def test_state_survives() -> None:
     other = KLController(0.1, target=0.2, horizon=100)
     other.load_state_dict(kl.state_dict())
     assert other.coef == kl.coef != 0.1
+    constant = KLController(0.03, target=None, horizon=100)
+    constant.load_state_dict(kl.state_dict())
+    assert constant.coef == 0.03

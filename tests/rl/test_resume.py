@@ -128,9 +128,6 @@ def test_only_the_same_updates_go_on(policy: Path, tmp_path: Path) -> None:
 
 
 def test_checkpoints_that_stay(policy: Path, tmp_path: Path) -> None:
-    values = {"rl.steps": 7, "checkpoint_every": 3, "keep_checkpoints": 1, "rl.num_iterations": 2}
+    values = {"rl.steps": 5, "checkpoint_every": 3, "keep_checkpoints": 1, "resume_every": 2}
     run = RunFolder(finetune(small_config(policy, values), tmp_path / "run"))
-    assert sorted(p.name for p in run.checkpoints.glob("step_*")) == ["step_000006", "step_000007"]
-    seldom = values | {"rl.steps": 5, "resume_every": 50, "checkpoint_every": 50}
-    run = RunFolder(finetune(small_config(policy, seldom), tmp_path / "seldom"))
-    assert sorted(p.name for p in run.checkpoints.glob("step_*")) == ["step_000005"]
+    assert sorted(p.name for p in run.checkpoints.glob("step_*")) == ["step_000003", "step_000005"]

@@ -36,25 +36,33 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def arms(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A policy of one site and four species."""
+    """A policy of one site and four species, its weights far from uniform."""
     folder = tmp_path_factory.mktemp("policy") / "arms"
     settings = TokenizerSettings(species=species_of([rock_salt(), rutile()]), max_sites=1)
     torch.manual_seed(0)
-    save_policy(build_model(settings, SHAPE), settings, folder)
+    model = build_model(settings, SHAPE)
+    for parameter in model.parameters():
+        parameter.data.mul_(3.0)
+    save_policy(model, settings, folder)
     return folder
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_rigged_bandit_is_solved(arms: Path, tmp_path: Path, algorithm: str) -> None:
-    """Of four species one earns 1, the others nothing."""
-    plugin = tmp_path / "plugin.py"
+@pytest.fixture(scope="module")
+def rigged(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A reward: of four species one earns 1, the others nothing."""
+    plugin = tmp_path_factory.mktemp("reward") / "plugin.py"
     plugin.write_text(
         'def titanium(structures):\n    """1 for titanium."""\n'
         '    return [float(s.composition.reduced_formula == "Ti") for s in structures]\n'
     )
+    return f'"{plugin}:titanium"'
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_rigged_bandit_is_solved(arms: Path, rigged: str, tmp_path: Path, algorithm: str) -> None:
     values = {
         "rl.algorithm": algorithm,
-        "reward.expression": f'"{plugin}:titanium"',
+        "reward.expression": rigged,
         "rl.steps": 12,
         "rl.batch_size": 32,
         "rl.group_size": 32,
@@ -67,9 +75,8 @@ def test_rigged_bandit_is_solved(arms: Path, tmp_path: Path, algorithm: str) -> 
     assert rows[-1]["reward"] > 0.9
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_every_update_of_a_batch_knows_who_wrote_it(
-    policy: Path, tmp_path: Path, algorithm: str, monkeypatch: pytest.MonkeyPatch
+    policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two passes in two parts: behaviour log-probabilities stay those of the sampler, ratios leave 1."""
     distances: list[float] = []
@@ -86,7 +93,6 @@ def test_every_update_of_a_batch_knows_who_wrote_it(
 
     monkeypatch.setattr(CrystalGRPOTrainer, "_compute_loss", listen)
     values = {
-        "rl.algorithm": algorithm,
         "rl.num_iterations": 2,
         "rl.minibatches": 2,
         "rl.steps": 7,
@@ -109,21 +115,23 @@ def test_every_update_of_a_batch_knows_who_wrote_it(
     assert max(rates) == rates[4]  # rises over five batches, whatever the updates of each
 
 
-def test_critic_learns_and_is_saved_beside_the_policy(policy: Path, tmp_path: Path) -> None:
+def test_critic_learns_and_is_saved_beside_the_policy(arms: Path, rigged: str, tmp_path: Path) -> None:
     values = {
         "rl.algorithm": "ppo",
+        "reward.expression": rigged,
         "rl.num_iterations": 4,
         "rl.batch_size": 64,
-        "rl.steps": 12,
-        "rl.learning_rate": 1e-5,
-        "rl.ppo.value_learning_rate": 1e-2,
+        "rl.steps": 6,
+        "rl.learning_rate": 1e-6,
+        "rl.ppo.value_learning_rate": 5e-3,
     }
-    run = RunFolder(finetune(small_config(policy, values), tmp_path / "run"))
+    run = RunFolder(finetune(small_config(arms, values), tmp_path / "run"))
     variance = [row["critic/explained_variance"] for row in run.read_metrics()]
-    assert np.mean(variance[-3:]) > np.mean(variance[:3]) + 0.2
+    assert variance[0] == pytest.approx(0.0, abs=1e-3)
+    assert np.mean(variance[-3:]) > 0.15
     saved = load_file(run.latest_checkpoint() / FILE)
     assert set(saved) == set(ValueHead(SHAPE.hidden_size).state_dict())
-    names = set(load_file(policy_path(policy) / "model.safetensors"))
+    names = set(load_file(arms / "model.safetensors"))
     for folder in (run.latest_checkpoint(), policy_path(run.path)):
         assert set(load_file(folder / "model.safetensors")) == names
 

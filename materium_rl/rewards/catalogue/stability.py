@@ -13,8 +13,8 @@ from materium_rl.rewards.base import Failure, Invalid, Measurement, Result, Rewa
 from materium_rl.rewards.energies import energies_of, on_hull_scale
 from materium_rl.rewards.hull import MissingReferenceError, load_hull
 from materium_rl.rewards.potentials.base import Scale
-from materium_rl.rewards.potentials.catalogue import check_name, find_potential
-from materium_rl.rewards.relaxation import Relaxed, relaxation
+from materium_rl.rewards.potentials.catalogue import SCALES, check_name, find_potential
+from materium_rl.rewards.relaxation import Relaxed, relaxation, rmsd
 from materium_rl.rewards.shaping import SoftDecay
 
 if TYPE_CHECKING:
@@ -51,6 +51,9 @@ class Stability(Reward):
         description="energies of a matgl or imported calculator: uncorrected PBE(+U), or mp2020 as the hull",
     )
     relax: int = Field(default=0, ge=0, description="most FIRE steps of positions and cell before measuring")
+    relaxer: str | None = Field(
+        default=None, description="potential that relaxes, such as chgnet; without it the calculator does"
+    )
     full_score: float = Field(
         default=0.0, ge=0, description="e_above_hull up to which the score is 1, eV/atom"
     )
@@ -69,13 +72,19 @@ class Stability(Reward):
     def _check_calculator(self) -> Stability:
         try:
             check_name(self.calculator, self.scale)
+            if self.relaxer is not None:
+                check_name(self.relaxer, self._scale_of_relaxer())
         except ConfigError as error:
             raise ValueError(str(error)) from None
+        if self.relaxer is not None and not self.relax:
+            raise ValueError("relaxer needs relax=N, the most steps")
         return self
 
     def load(self) -> None:
         """Load the potential and the hull."""
         find_potential(self.calculator, self.scale).load()
+        if self.relaxer is not None:
+            find_potential(self.relaxer, self._scale_of_relaxer()).load()
         load_hull()
 
     def measure(self, structures: Sequence[Structure]) -> list[Result]:
@@ -83,19 +92,38 @@ class Stability(Reward):
         if not self.relax:
             energies = energies_of(self.calculator, self.scale)(structures)
             return [self._result(s, energy, {}) for s, energy in zip(structures, energies, strict=True)]
-        relaxed = relaxation(self.relax, calculator=self.calculator, scale=self.scale)(structures)
-        return [self._relaxed(end) for end in relaxed]
+        relaxer = self.relaxer or self.calculator
+        ends = relaxation(self.relax, calculator=relaxer, scale=self._scale_of_relaxer())(structures)
+        found = iter(self._energies([end for end in ends if isinstance(end, Relaxed)]))
+        return [
+            self._relaxed(structure, end, next(found)) if isinstance(end, Relaxed) else end
+            for structure, end in zip(structures, ends, strict=True)
+        ]
 
     def shaping(self) -> SoftDecay:
         """A flat top, 1/2 at ``half_score``, a long tail."""
         return SoftDecay(full=self.full_score, half=self.half_score)
 
-    def _relaxed(self, end: Relaxed | Invalid | Failure) -> Result:
-        if not isinstance(end, Relaxed):
-            return end
+    def _scale_of_relaxer(self) -> Scale | None:
+        """The scale matters to its energies only, which nothing is made of unless it is the calculator."""
+        if self.relaxer in (None, self.calculator):
+            return self.scale
+        return None if self.relaxer in SCALES else "uncorrected"
+
+    def _energies(self, ends: Sequence[Relaxed]) -> list[float | Invalid | Failure]:
+        """Energies of N relaxed structures on the scale of the hull."""
+        if self.relaxer not in (None, self.calculator):
+            return energies_of(self.calculator, self.scale)([end.structure for end in ends])
         scale = find_potential(self.calculator, self.scale).scale
-        energy = on_hull_scale(scale, end.structure, end.energy_per_atom)
-        details = {"relax_steps": end.steps, "relax_converged": end.converged}
+        return [on_hull_scale(scale, end.structure, end.energy_per_atom) for end in ends]
+
+    def _relaxed(self, structure: Structure, end: Relaxed, energy: float | Invalid | Failure) -> Result:
+        details = {
+            "relax_steps": end.steps,
+            "relax_converged": end.converged,
+            "relax_rmsd": rmsd(structure, end.structure),
+            "relaxed_cif": str(end.structure.to(fmt="cif")),
+        }
         return self._result(end.structure, energy, details)
 
     def _result(

@@ -69,8 +69,8 @@ class ASEPotential(Potential):
         from ase import Atoms
 
         atoms = Atoms(cell.numbers, positions=cell.positions, cell=cell.lattice, pbc=True)
-        atoms.calc = calculator
         try:
+            atoms.calc = calculator  # some refuse unknown elements here
             energy = float(atoms.get_potential_energy()) / len(atoms)
             if not forces:
                 return Prediction(energy)

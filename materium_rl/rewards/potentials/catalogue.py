@@ -68,6 +68,10 @@ def find_potential(name: str, scale: Scale | None = None) -> Potential:
     check_name(name, scale)
     if name == "chgnet":
         return CHGNetPotential()
+    if name == "sevenn":
+        from materium_rl.rewards.potentials.sevennet import SevenNetPotential
+
+        return SevenNetPotential()
     if name in _MAKERS:
         return ASEPotential(name, _MAKERS[name], SCALES[name])
     assert scale is not None
@@ -104,7 +108,7 @@ def load_matgl(name: str) -> Any:
     elif name.startswith((".", "~", "/")) or name.count("/") > 1:
         raise RewardError(f"no folder {name}; expected a matgl model, as its save method writes it")
     try:
-        with _quiet():
+        with quiet():
             return matgl.load_model(folder if folder.is_dir() else name)
     except Exception as error:
         cause = error.__cause__ or error
@@ -113,17 +117,10 @@ def load_matgl(name: str) -> Any:
         ) from error
 
 
-def _sevennet() -> Made:
-    """SevenNet-0 (11 July 2024); its weights come with the package."""
-    module = require("sevenn.calculator", "sevennet", "the calculator 'sevenn'")
-    with _quiet():
-        return module.SevenNetCalculator("7net-0"), f"SevenNet-0, sevenn {version('sevenn')}"
-
-
 def _mace() -> Made:
     """MACE-MPA-0, trained on plain Materials Project and Alexandria energies; downloaded at the first use."""
     module = require("mace.calculators", "mace", "the calculator 'mace'")
-    with _quiet():
+    with quiet():
         return module.mace_mp(
             "medium-mpa-0", default_dtype="float32"
         ), f"MACE-MPA-0, mace-torch {version('mace-torch')}"
@@ -158,11 +155,11 @@ def _imported(name: str) -> Made:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep what packages announce while they load out of the terminal."""
     with warnings.catch_warnings(), redirect_stdout(StringIO()):
         warnings.simplefilter("ignore")
         yield
 
 
-_MAKERS: dict[str, Callable[[], Made]] = {"sevenn": _sevennet, "mace": _mace}
+_MAKERS: dict[str, Callable[[], Made]] = {"mace": _mace}
