@@ -10,7 +10,7 @@ from materium_rl.config import SentinelConfig
 from materium_rl.rl.progress import Progress
 from materium_rl.rl.sentinel import Alarm, Sentinel, SentinelStopError
 from materium_rl.rl.stages import ROLLOUT_STATE, rollout_state
-from materium_rl.runs import RunFolder, step_of
+from materium_rl.runs import SIZES, RunFolder, step_of
 
 
 def answer(alarm: Alarm, run: RunFolder, config: SentinelConfig, progress: Progress) -> None:
@@ -41,7 +41,7 @@ def answer(alarm: Alarm, run: RunFolder, config: SentinelConfig, progress: Progr
     sentinel.rollbacks += 1
     state["sentinel"] = sentinel.state_dict()
     with run.checkpoint(step_of(good)) as folder:
-        shutil.copytree(good, folder, dirs_exist_ok=True)
+        shutil.copytree(good, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(SIZES))
         torch.save(state, folder / ROLLOUT_STATE)
     run.write_alarms(sentinel.records())
     progress.say(f"rolled back to step {step_of(good)}, KL weight {state['kl']['coef']:.3g}")

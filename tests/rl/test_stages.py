@@ -242,6 +242,7 @@ def test_sentinel_rolls_back_raises_the_kl_weight_and_gives_up(policy: Path, tmp
     states = {step: rollout_state(path) for step, path in run.checkpoint_folders().items()}
     assert states[good]["kl"]["coef"] == 0.1
     assert states[good]["sentinel"]["rollbacks"] == 1
+    assert run.last_checkpoint_before(good + 1) == run.checkpoints / f"step_{good:06d}"  # it is complete
     assert {states[step]["kl"]["coef"] for step in states if step < good} <= {0.05}
     assert [row["step"] for row in run.read_metrics()] == list(range(1, alarms[1]["step"] + 1))
 
