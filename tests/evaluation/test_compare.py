@@ -15,12 +15,12 @@ import torch
 from pymatgen.core import Lattice, Structure
 
 from materium_rl.config import CompareConfig, ModelConfig, RewardConfig
-from materium_rl.evaluation import comparison_files as module
-from materium_rl.evaluation.compare import compare
-from materium_rl.evaluation.discoveries import find
-from materium_rl.evaluation.evaluate import evaluate_structures, make_scorer
+from materium_rl.evaluation.comparison import files as module
+from materium_rl.evaluation.comparison.compare import compare
+from materium_rl.evaluation.discoveries.ranking import find
+from materium_rl.evaluation.discoveries.sources import read_samples
 from materium_rl.evaluation.metrics import DEFINITIONS, Figure
-from materium_rl.evaluation.sources import read_samples
+from materium_rl.evaluation.scored import evaluate_structures, make_scorer
 from materium_rl.evaluation.table import format_ratio, markdown_table
 from materium_rl.policies.loading import build_model, save_policy
 from materium_rl.rewards.base import Invalid
@@ -61,12 +61,12 @@ def printed(config: CompareConfig) -> str:
 
 
 def test_files(config: CompareConfig, printed: str) -> None:
-    files = ["report.md", "novelty_before_after.png", "rarefaction.png", "comparison.json"]
+    files = ["report.html", "report.md", "novelty_before_after.png", "rarefaction.png", "comparison.json"]
     files += ["samples_tiny.parquet", "samples_tiny-2.parquet"]
     assert {path.name for path in config.out.iterdir()} == {*files}
-    for picture in files[1:3]:
+    for picture in files[2:4]:
         assert (config.out / picture).read_bytes().startswith(b"\x89PNG")
-    assert printed.split()[-6:] == [str(config.out / name) for name in files]
+    assert printed.split()[-7:] == [str(config.out / name) for name in files]
     assert "\x1b" not in printed
     assert "…" not in printed
 

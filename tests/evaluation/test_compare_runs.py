@@ -14,10 +14,10 @@ from compared_runs import BATCH, REWARD, STEPS, write_run, write_small_policy
 
 from materium_rl.config import CompareConfig, ControlsConfig
 from materium_rl.errors import ConfigError
-from materium_rl.evaluation.compare import compare
-from materium_rl.evaluation.controls import best_of
-from materium_rl.evaluation.entries import finetune_run
-from materium_rl.evaluation.evaluate import sample_structures
+from materium_rl.evaluation.comparison.compare import compare
+from materium_rl.evaluation.comparison.controls import best_of
+from materium_rl.evaluation.comparison.entries import finetune_run
+from materium_rl.evaluation.scored import sample_structures
 from materium_rl.policies.loading import load_policy
 from materium_rl.rewards.scoring import Scorer
 
@@ -145,9 +145,7 @@ def test_what_needs_a_run_says_so(folder: Path) -> None:
         ({"controls": {"enabled": True}}, "--controls"),
     ):
         config = CompareConfig.model_validate({"policies": policies, "out": folder / "no", **changes})
-        with pytest.raises(
-            ConfigError, match=rf"--{option} needs a fine-tuning run, but none of nano is one"
-        ):
+        with pytest.raises(ConfigError, match=rf"{option} needs a fine-tuning run, but none of nano is one"):
             compare(config)
     with pytest.raises(ValueError, match="add --controls"):
         ControlsConfig(max_calls=5)

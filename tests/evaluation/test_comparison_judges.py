@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from materium_rl.config import CompareConfig, EvaluatorConfig, ModelConfig
-from materium_rl.evaluation.compare import compare
+from materium_rl.evaluation.comparison.compare import compare
 from materium_rl.policies.loading import build_model, save_policy
 from materium_rl.tokenizer import TokenizerSettings
 
@@ -41,12 +41,12 @@ def test_figures_of_every_judge_are_those_of_the_samples(out: Path) -> None:
         frame = pd.read_parquet(out / policy["samples"])
         assert frame["valid"].any()
         assert frame.loc[frame["valid"], "evaluator.outcome"].eq("ok").any()
-        found = {key: policy["figures"][f"relaxed.{key}"]["value"] for key in KEYS}
+        found = {key: policy["judges"]["relaxed"][key]["value"] for key in KEYS}
         assert found == {key: frame[f"relaxed.{key}"].sum() / N for key in KEYS}
         values.append(found)
-    differences = record["differences"]["two"]["figures"]
+    differences = record["differences"]["two"]["judges"]["relaxed"]
     for key in KEYS:
-        assert differences[f"relaxed.{key}"]["difference"]["value"] == values[1][key] - values[0][key]
+        assert differences[key]["difference"]["value"] == values[1][key] - values[0][key]
 
 
 def test_the_report_has_a_table_of_each_judge(out: Path) -> None:

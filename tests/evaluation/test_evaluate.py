@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from html_page import Elements
 from pymatgen.core import Lattice, Structure
 from real_structures import rock_salt, rutile
 from small_run import write_run
@@ -17,17 +18,17 @@ from tiny import Command, in_process, write_policy
 
 from materium_rl.config import EvaluateConfig, EvaluatorConfig, RewardConfig, load_config
 from materium_rl.errors import ConfigError, RewardError
-from materium_rl.evaluation import judges
-from materium_rl.evaluation.agreement import agreement
-from materium_rl.evaluation.evaluate_command import evaluate
-from materium_rl.evaluation.inputs import check_options, kind_of, read_source
-from materium_rl.evaluation.record import EvaluationRecord
-from materium_rl.evaluation.sources import read_samples
+from materium_rl.evaluation.discoveries.sources import read_samples
+from materium_rl.evaluation.evaluate import judges
+from materium_rl.evaluation.evaluate.agreement import agreement
+from materium_rl.evaluation.evaluate.command import evaluate
+from materium_rl.evaluation.evaluate.inputs import check_options, kind_of, read_source
+from materium_rl.evaluation.evaluate.record import EvaluationRecord
 from materium_rl.structure_files import write_structures
 
 EMT = "ase.calculators.emt:EMT"
 JUDGE = EvaluatorConfig(potential=EMT, scale="uncorrected", relax=8)
-SCHEMA = Path(judges.__file__).parent / "schemas" / "evaluation.schema.json"
+SCHEMA = Path(judges.__file__).parent.parent / "schemas" / "evaluation.schema.json"
 REQUESTED = 10
 
 
@@ -211,6 +212,24 @@ def test_report_says_what_the_record_says(out: Path, record: EvaluationRecord) -
     assert "\n| valid | 60.0 (" in report
     for section in ("Funnel", "Novelty ladder", "Distance from the reference", "On target", "Definitions"):
         assert f"## {section}" in report
+
+
+def test_page_says_what_the_record_says(out: Path, record: EvaluationRecord) -> None:
+    page = Elements((out / "report.html").read_text(encoding="utf-8"))
+    page.check()
+    told = [text.strip() for _, text in page.texts]
+    assert f"{record.headline}." in told
+    assert "60.0" in told  # valid
+    assert any("broken.cif" in text for text in told)
+    for section in (
+        "Funnel",
+        "Judges",
+        "Relaxation",
+        "Novelty ladder",
+        "On target",
+        "Distance from the reference",
+    ):
+        assert section in told
 
 
 def test_the_schema_is_the_one_that_is_shipped() -> None:

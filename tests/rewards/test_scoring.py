@@ -70,6 +70,14 @@ def test_gates_multiply_and_a_term_that_is_a_gate_too_is_measured_once() -> None
     assert list(table.rows[0].terms) == ["validity", "length", "angle"]
 
 
+def test_a_reward_that_is_term_and_gate_gets_its_options_in_either_place() -> None:
+    for expression, gate in (("n_sites", "n_sites(target=8)"), ("n_sites(target=8)", "n_sites")):
+        found = score(expression, [cell(3.0)], gates=[gate]).rows[0].terms["n_sites"]
+        assert found.score == score("n_sites(target=8)", [cell(3.0)]).rows[0].terms["n_sites"].score < 1
+    with pytest.raises(ConfigError, match="both a gate and a term, with different options"):
+        Scorer("n_sites(target=8)", gates=["n_sites(target=4)"])
+
+
 @pytest.mark.parametrize("gates", [(), ("none",)])
 def test_gates_can_be_switched_off(gates: tuple[str, ...]) -> None:
     table = score(LENGTH, [cell(1.5)], gates=gates)
