@@ -1,6 +1,6 @@
 """How well the critic of a PPO run foresees the rewards, step by step.
 
-    materium-rl finetune --reward stability --gate validity --algorithm ppo --steps 30 --run runs/critic
+    materium-rl finetune --algorithm ppo --reward stability --gate validity --steps 30 --run runs/critic
     python benchmarks/critic.py runs/critic --out docs/images/critic.png
 
 Explained variance of the rewards of a batch by the values that its tokens had before the critic learned from
