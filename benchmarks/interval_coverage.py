@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from intervals import print_table, write_json
 
-from materium_rl.evaluation.differences import changes, recipe_figures
+from materium_rl.evaluation.comparison.differences import changes, recipe_figures
 from materium_rl.evaluation.statistics import Bootstrap, Floats, Statistic, distinct, mean, percentiles, share
 
 N_BOOT = 2000

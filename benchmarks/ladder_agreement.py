@@ -26,9 +26,9 @@ import numpy as np
 from pymatgen.core import Structure
 from pymatgen.core.structure_matcher import ElementComparator, StructureMatcher
 
-from materium_rl.evaluation.distances import amd, pdd, pdd_distance
-from materium_rl.evaluation.ladder import Ladder, Reference
-from materium_rl.evaluation.levels import TOLERANCES
+from materium_rl.evaluation.novelty.distances import amd, pdd, pdd_distance
+from materium_rl.evaluation.novelty.ladder import Ladder, Reference
+from materium_rl.evaluation.novelty.levels import TOLERANCES
 from materium_rl.rewards.references import ReferenceIndex
 from materium_rl.structure_files import read_structures
 from materium_rl.structures import strip_oxidation_states

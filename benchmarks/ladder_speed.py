@@ -21,7 +21,7 @@ from ladder_agreement import sampled
 from novelty_speed import peak_memory
 from pymatgen.core import Structure
 
-from materium_rl.evaluation.ladder import Ladder, Reference
+from materium_rl.evaluation.novelty.ladder import Ladder, Reference
 from materium_rl.resources import asset_path
 from materium_rl.rewards.references import ASSET
 

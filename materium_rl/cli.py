@@ -145,8 +145,13 @@ def finetune(
         ),
     ] = None,
     algorithm: Annotated[
-        Literal["grpo", "ppo"] | None,
-        typer.Option("--algorithm", metavar="grpo|ppo", help="With the settings of its preset."),
+        Literal["grpo", "ppo", "best-of-n", "sft-accept", "temperature", "shuffled-reward"] | None,
+        typer.Option(
+            "--algorithm",
+            metavar="NAME",
+            help="grpo, ppo (with its preset), or a control at equal reward calls: best-of-n, sft-accept, "
+            "temperature, shuffled-reward.",
+        ),
     ] = None,
     steps: Annotated[
         int | None, typer.Option("--steps", metavar="N", help="Batches of completions to learn from.")
@@ -340,7 +345,7 @@ def evaluate(
         raise ConfigError(f"--out {settings.out} is the folder that is read, or holds it; choose another")
     check_output_folder(settings.out, overwrite=overwrite)
 
-    from materium_rl.evaluation.inputs import check_options
+    from materium_rl.evaluation.evaluate.inputs import check_options
 
     settings = check_options(settings, temperature=temperature)
     _check_rewards(settings.reward)
@@ -348,7 +353,7 @@ def evaluate(
         _print_config(settings)
         return
 
-    from materium_rl.evaluation.evaluate_command import evaluate as run_evaluation
+    from materium_rl.evaluation.evaluate.command import evaluate as run_evaluation
 
     run_evaluation(settings)
 
@@ -395,8 +400,8 @@ def compare(
 ) -> None:
     """Sample several policies alike and report validity, stability, novelty and what it cost."""
     from materium_rl.config import CompareConfig, load_config
-    from materium_rl.evaluation.entries import entries
-    from materium_rl.evaluation.judges import choose
+    from materium_rl.evaluation.comparison.entries import entries
+    from materium_rl.evaluation.evaluate.judges import choose
     from materium_rl.runs import check_output_folder
 
     overrides = {
@@ -426,7 +431,7 @@ def compare(
         _print_config(settings)
         return
 
-    from materium_rl.evaluation.compare import compare as run_comparison
+    from materium_rl.evaluation.comparison.compare import compare as run_comparison
 
     run_comparison(settings)
 

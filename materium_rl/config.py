@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
@@ -17,6 +17,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from materium_rl.conditions import CONDITIONS, Values, check_values
 from materium_rl.constraints import Constraints
 from materium_rl.errors import ConfigError, did_you_mean
+from materium_rl.prompts import PromptsConfig
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -180,13 +181,20 @@ LOSS_TYPES = Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo"
 PPO_LOSS_TYPES = ("grpo", "bnpo", "dr_grpo", "dapo")
 
 
+ALGORITHMS = Literal["grpo", "ppo", "best-of-n", "sft-accept", "temperature", "shuffled-reward"]
+
+
 class RLConfig(Section):
     """The update; names and meanings as in TRL."""
 
-    algorithm: Literal["grpo", "ppo"] = "grpo"
+    algorithm: ALGORITHMS = Field(
+        "grpo", description="grpo and ppo, or a control at equal reward calls, see docs/finetuning.md"
+    )
     steps: int = Field(160, ge=1, description="batches of completions")
     batch_size: int = Field(128, ge=2, description="completions per step")
-    group_size: int = Field(128, ge=2, description="GRPO: completions that share one baseline")
+    group_size: int = Field(
+        128, ge=2, description="GRPO: completions that share one baseline, and one prompt if there are any"
+    )
     learning_rate: float = Field(5e-4, gt=0, description="at the start; falls evenly to 0 at the last step")
     num_iterations: int = Field(1, ge=1, description="passes over each batch of completions")
     minibatches: int = Field(1, ge=1, description="updates per pass")
@@ -228,6 +236,14 @@ class RLConfig(Section):
         description="advantages are those of reward to this power; below 1 it tames a long tail",
     )
     ppo: PPOConfig = PPOConfig()
+    accept_share: float = Field(
+        0.25, gt=0, le=1, description="sft-accept: share of a group, its best, whose likelihood is raised"
+    )
+    temperatures: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (0.7, 0.85, 1.0, 1.15, 1.3),
+        min_length=1,
+        description="temperature: tried in turn, in units of temperature; that of the best mean reward stays",
+    )
 
     @property
     def updates_per_step(self) -> int:
@@ -238,6 +254,11 @@ class RLConfig(Section):
     def baseline_size(self) -> int:
         """Completions that are compared with one another: a group; with a critic the whole batch."""
         return self.batch_size if self.algorithm == "ppo" else self.group_size
+
+    @property
+    def prompt_size(self) -> int:
+        """Completions of one prompt: a group; with a critic each has its own."""
+        return 1 if self.algorithm == "ppo" else self.group_size
 
     @model_validator(mode="after")
     def _parts_fill_the_batch(self) -> Self:
@@ -295,6 +316,10 @@ class ReplayConfig(Section):
     per_framework: int = Field(4, ge=1, description="crystals of one framework that are held")
 
 
+PROMPT_GROUP = 16
+"""Size of the groups of a run with prompts that does not name one: eight prompts in a batch."""
+
+
 class FinetuneConfig(Section):
     """Everything that ``materium-rl finetune`` needs."""
 
@@ -306,9 +331,28 @@ class FinetuneConfig(Section):
         1, ge=1, description="steps between checkpoints of which only the newest stays, to resume from"
     )
     reward: RewardConfig = RewardConfig()
+    prompts: PromptsConfig = PromptsConfig()
     rl: RLConfig = RLConfig()
     guards: GuardsConfig = GuardsConfig()
     replay: ReplayConfig = ReplayConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _several_prompts_in_a_batch(cls, tree: Any) -> Any:
+        """Without a group size of its own a run with prompts has smaller groups."""
+        if not isinstance(tree, Mapping) or not isinstance(tree.get("prompts"), Mapping):
+            return tree
+        rl = tree.get("rl", {})
+        if not isinstance(rl, Mapping) or "group_size" in rl or not _asks(tree["prompts"]):
+            return tree
+        return {**tree, "rl": {**rl, "group_size": min(PROMPT_GROUP, rl.get("batch_size", PROMPT_GROUP))}}
+
+
+def _asks(prompts: Mapping[str, Any]) -> bool:
+    """Whether a section of prompts, not yet checked, asks for anything."""
+    limits = prompts.get("constraints") or {}
+    values = limits.values() if isinstance(limits, Mapping) else [limits]
+    return bool(prompts.get("conditions")) or any(value is not None for value in values)
 
 
 class GenerateConfig(Section):
@@ -328,6 +372,11 @@ class GenerateConfig(Section):
         ge=0,
         description="above 1 the conditions count for more, and samples vary less; 1 takes no extra time",
     )
+    prompts: PromptsConfig | None = Field(
+        None,
+        description="what each sample is asked for, drawn; null: what a run was trained with, unless "
+        "conditions or constraints are given",
+    )
     out: Path = Path("generated")
 
     @field_validator("conditions")
@@ -335,6 +384,17 @@ class GenerateConfig(Section):
     def _known_conditions(cls, values: dict[str, Values]) -> dict[str, Values]:
         check_values(values)
         return values
+
+    @model_validator(mode="after")
+    def _asked_once(self) -> Self:
+        if self.prompts is not None and self.prompts.enabled and self.asks:
+            raise ValueError("prompts are drawn, conditions and constraints are for all: give one of them")
+        return self
+
+    @property
+    def asks(self) -> bool:
+        """Whether all samples are asked for something."""
+        return bool(self.conditions) or bool(self.constraints.request())
 
 
 class EvaluatorConfig(Section):
@@ -415,6 +475,9 @@ class CompareConfig(Section):
     out: Path = Path("comparison")
     reward: RewardConfig = RewardConfig()
     evaluator: EvaluatorConfig = EvaluatorConfig()
+    prompts: PromptsConfig | None = Field(
+        None, description="what every policy is asked for; null: what the runs were trained with"
+    )
     controls: ControlsConfig = ControlsConfig()
     trajectory: bool = Field(
         False, description="sample n/4 structures from every checkpoint of each run as well"

@@ -50,8 +50,8 @@ def discoveries(
     overwrite: Overwrite = False,
 ) -> None:
     """Rank the distinct structures that a run has found; filter and export them."""
-    from materium_rl.evaluation.discoveries import discover
-    from materium_rl.evaluation.exporters import FORMATS, check_formats
+    from materium_rl.evaluation.discoveries.exporters import FORMATS, check_formats
+    from materium_rl.evaluation.discoveries.ranking import discover
 
     if formats and out is None:
         raise ConfigError("--format needs --out FOLDER, where the files are written")
@@ -81,8 +81,8 @@ def export(
     overwrite: Overwrite = False,
 ) -> None:
     """Write samples unselected, for other programs and for the field's evaluators."""
-    from materium_rl.evaluation.export import export as write
-    from materium_rl.evaluation.exporters import BENCHMARKS, FORMATS, check_formats
+    from materium_rl.evaluation.discoveries.export import export as write
+    from materium_rl.evaluation.discoveries.exporters import BENCHMARKS, FORMATS, check_formats
 
     names = check_formats(formats, BENCHMARKS | FORMATS)
     _check_out(out, source, overwrite)

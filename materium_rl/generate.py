@@ -12,11 +12,17 @@ import torch
 
 from materium_rl.conditions import NUMBERS, Conditions, combinations, condition_text
 from materium_rl.config import GenerateConfig
+from materium_rl.errors import ConfigError
+from materium_rl.evaluation.comparison.entries import finetune_run
 from materium_rl.files import atomic_path
 from materium_rl.labels import measure
 from materium_rl.policies.conditioning import Statistics
 from materium_rl.policies.loading import load_policy
+from materium_rl.policies.run_sampling import RunSampling
 from materium_rl.policies.sampling import sample_many
+from materium_rl.prompting import PromptSource, prompt_tensors
+from materium_rl.prompts import Prompt, PromptsConfig
+from materium_rl.resources import policy_path
 from materium_rl.structure_files import write_structures
 from materium_rl.token_layout import TokenClass
 
@@ -37,23 +43,24 @@ def generate(config: GenerateConfig) -> Path:
         ConfigError: The policy cannot meet the constraints, or does not know a condition.
     """
     policy = load_policy(config.policy, device="cuda" if torch.cuda.is_available() else "cpu")
+    how = _how_sampled(config.policy)
     asked = combinations(config.conditions) if config.conditions else []
-    batch = policy.model.encode_conditions([c for c in asked for _ in range(config.n)]) if asked else None
+    prompts = PromptSource(_prompts(config), policy, config.policy).draw_repeated(
+        config.n, seed=config.seed, stream=0, repeats=1
+    ) or [Prompt(c, config.constraints) for c in asked or [Conditions()] for _ in range(config.n)]
     for warning in out_of_range(asked, policy.model.config.condition_statistics or {}):
         print(f"warning: {warning}", file=sys.stderr)
-    request = config.constraints.request()
     completions = sample_many(
         policy.model,
-        config.n * max(1, len(asked)),
+        len(prompts),
         seed=config.seed,
-        temperature=config.temperature,
+        temperature=config.temperature * how.temperature,
         batch_size=config.batch_size,
-        rules=policy.model.grammar.rules(config.constraints) if request else None,
-        conditions=batch,
         guidance=config.guidance,
+        **prompt_tensors(policy.model, prompts).keywords,
     )
     structures = [policy.codec.decode(row.tolist()) for row in completions.ids]
-    measured = measure(structures, list(config.conditions))
+    measured = measure(structures, list(prompts[0].conditions.given()))
     log_probs = completions.log_probs.sum(dim=1)
     lengths = (completions.ids != TokenClass.PAD).sum(dim=1)
     properties = [
@@ -63,8 +70,8 @@ def generate(config: GenerateConfig) -> Path:
             "policy": config.policy,
             "log_prob": log_prob,
             "n_tokens": length,
-            **request,
-            **_columns(asked[i // config.n] if asked else None, {k: v[i] for k, v in measured.items()}),
+            **prompts[i].columns(),
+            **{f"measured_{name}": values[i] for name, values in measured.items()},
         }
         for i, (log_prob, length) in enumerate(zip(log_probs.tolist(), lengths.tolist(), strict=True))
     ]
@@ -82,12 +89,29 @@ def generate(config: GenerateConfig) -> Path:
     return config.out
 
 
-def _columns(conditions: Conditions | None, found: dict[str, Any]) -> dict[str, Any]:
-    """Columns of one sample: ``condition_NAME`` as asked, ``measured_NAME`` as found."""
-    if conditions is None:
-        return {}
-    asked = {f"condition_{name}": condition_text(value) for name, value in conditions.given().items()}
-    return asked | {f"measured_{name}": value for name, value in found.items()}
+def _how_sampled(policy: str) -> RunSampling:
+    """How the run that a policy comes from says that it is sampled.
+
+    Raises:
+        ConfigError: What counts are samples that the run has recorded.
+    """
+    how = RunSampling.read(policy_path(policy))
+    if how.best_of_samples:
+        raise ConfigError(
+            f"{policy} is a best-of-n run: its policy is what it was, and its best crystals are there; "
+            f"see them with: materium-rl discoveries {policy}"
+        )
+    return how
+
+
+def _prompts(config: GenerateConfig) -> PromptsConfig:
+    """What is to be drawn for the samples: as given, else what the run was trained with."""
+    if config.asks:
+        return PromptsConfig()
+    if config.prompts is not None:
+        return config.prompts
+    run = finetune_run(config.policy)
+    return run.config.prompts if run else PromptsConfig()
 
 
 def _met(name: str, wanted: Any, found: Sequence[Any]) -> str:

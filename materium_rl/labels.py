@@ -175,6 +175,7 @@ def statistics(
                 "high": float(high),
                 "mean": float(scaled.mean()),
                 "std": spread,
+                "quantiles": [float(f"{q:.6g}") for q in np.quantile(numbers, np.linspace(0, 1, 101))],
             }
         elif name in ("space_group", "n_sites"):
             known[name]["seen"] = sorted(set(values))

@@ -18,6 +18,7 @@ from materium_rl.runs import COMPARISON
 EVIL = "</script><script>document.title='run'</script><img src=x onerror=\"document.title='run'\">"
 """As the name of a policy, a formula, a reason and so on."""
 BEFORE, AFTER = "before", f"after {EVIL}"
+BY_JUDGE = ("stable", "metastable", "sun", "msun", "sun_structure", "msun_structure")
 REWARDS = ("validity", "stability", "novelty", "bandgap")
 
 
@@ -96,6 +97,7 @@ def write_comparison(folder: Path) -> Path:
             d.key: {"value": (k + 1) * (0.25 if d.unit == "%" else 4), "low": None, "high": None}
             for d in DEFINITIONS
         }
+        share = {"value": 0.1 + 0.25 * k, "low": None, "high": None}
         figures["sun"] = {"value": 0.2 + 0.2 * k, "low": 0.1 + 0.2 * k, "high": 0.3 + 0.2 * k}
         figures["element_divergence"] = {"value": None, "low": None, "high": None}
         policies.append(
@@ -106,6 +108,7 @@ def write_comparison(folder: Path) -> Path:
                 "requested": len(rows),
                 "seconds": {"sampling": 1.0, "scoring": 2.0},
                 "figures": figures,
+                "judges": dict.fromkeys(("reward", "evaluator"), dict.fromkeys(BY_JUDGE, share)),
             }
         )
     record = {
@@ -169,6 +172,13 @@ def _changes(policies: list[dict[str, Any]]) -> dict[str, Any]:
         for step, figures in ((0, before["figures"]), (10, after["figures"]))
     ]
     return {
+        "panel": {
+            "reward_potentials": ["chgnet"],
+            "evaluator": "sevenn",
+            "label": "independent",
+            "reason": "",
+            "titles": {"reward": "CHGNet", "evaluator": "SevenNet-0"},
+        },
         "differences": {AFTER: changes, "before-best": changes},
         "rarefaction": {
             "sizes": [1, 4, 7],

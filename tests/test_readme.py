@@ -14,9 +14,17 @@ from small_run import write_run
 from typer.testing import CliRunner
 
 from materium_rl import cli
-from materium_rl.config import FinetuneConfig, PretrainConfig, load_config
+from materium_rl.config import (
+    CompareConfig,
+    EvaluateConfig,
+    FinetuneConfig,
+    PretrainConfig,
+    Section,
+    load_config,
+    save_config,
+)
 from materium_rl.errors import ConfigError
-from materium_rl.evaluation import export
+from materium_rl.evaluation.discoveries import export
 from materium_rl.evaluation.report.page import write_report
 from materium_rl.resources import POLICY_FILES, bundled_policies
 from materium_rl.rewards import registry
@@ -32,6 +40,13 @@ PAGES = [
 ]
 DRY = ("pretrain", "finetune", "generate", "evaluate", "compare")
 WRITE = ("discoveries", "export")
+CONFIGS: dict[type[Section], dict[str, object]] = {
+    FinetuneConfig: {},
+    PretrainConfig: {"data": "x"},
+    CompareConfig: {"policies": ("nano", "runs/x")},
+    EvaluateConfig: {"source": "nano"},
+}
+"""Configs, and what each cannot do without."""
 BUILT_IN = (
     "validity", "stability", "bandgap", "novelty", "uniqueness", "density", "hhi", "formation_energy",
     "magnetic_density", "bulk_modulus", "shear_modulus", "space_group", "force", "stress",
@@ -110,9 +125,13 @@ def test_command_of_the_documentation_parses(
     elif arguments[0] in ("generate", "compare", "evaluate"):
         if arguments[0] == "evaluate":
             write_structures([rock_salt()], tmp_path / "crystals")
-        (tmp_path / "runs" / "x").mkdir(parents=True)
-        for name in POLICY_FILES:
-            (tmp_path / "runs" / "x" / name).touch()
+        for seed, run in enumerate(("x", "a0", "a1", "a2", "b")):
+            policy = tmp_path / "runs" / run / "checkpoints" / "step_000001" / "policy"
+            policy.mkdir(parents=True)
+            for name in POLICY_FILES:
+                (policy / name).touch()
+            (tmp_path / "runs" / run / "checkpoints" / "latest").write_text("step_000001")
+            save_config(FinetuneConfig(seed=seed), tmp_path / "runs" / run / "config.yaml")
     elif arguments[0] == "report":
         write_report(write_comparison(tmp_path / "comparison"))
     before = sorted(tmp_path.rglob("*.*"))
@@ -133,12 +152,12 @@ def test_settings_of_the_documentation_exist() -> None:
     assert len(found) >= 3
     for text in found:
         errors = []
-        for config, needed in ((FinetuneConfig, {}), (PretrainConfig, {"data": "x"})):
+        for config, needed in CONFIGS.items():
             try:
                 load_config(config, overrides=needed, sets=[text])
             except ConfigError as error:
                 errors.append(str(error))
-        assert len(errors) < 2, errors
+        assert len(errors) < len(CONFIGS), errors
 
 
 def test_every_option_of_a_built_in_reward_is_described() -> None:

@@ -24,7 +24,7 @@ from materium_rl.token_layout import TokenLayout
 
 Statistics = dict[str, dict[str, Any]]
 """What is known of the training values of each condition; a number has ``mean`` and ``std`` (of the
-logarithm where the policy sees that), ``low`` and ``high``."""
+logarithm where the policy sees that), ``low`` and ``high``, and ``quantiles`` from 0 to 1 at equal steps."""
 
 ATOMIC_MASS = 1.66053907
 """Å3 g/cm3 per atomic mass unit (CODATA 2018)."""

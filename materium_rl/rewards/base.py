@@ -72,6 +72,8 @@ class Reward(BaseModel):
     ``screening`` marks a cheap check that, as a gate, runs before everything else: a structure that
     is invalid there is not measured further.
     ``requires`` names shared work (see ``rewards.shared``) that is computed once per structure.
+    ``prompted_by`` names the conditions (``materium_rl.conditions``) whose value ``target=prompt`` stands
+    for: then every sample has a target of its own, on which the curve may depend, but not ``measure``.
     ``version`` counts what the values depend on and neither the options nor the source of the reward show,
     such as the weights of a model or an external program: raise it, and the cache of measurements
     (``rewards.execution.cache``) holds nothing of the older one. ``cacheable`` is off where equal
@@ -86,6 +88,7 @@ class Reward(BaseModel):
     scope: ClassVar[Literal["structure", "batch"]] = "structure"
     seeks_novelty: ClassVar[bool] = False
     requires: ClassVar[tuple[str, ...]] = ()
+    prompted_by: ClassVar[tuple[str, ...]] = ()
     screening: ClassVar[bool] = False
     version: ClassVar[str] = ""
     cacheable: ClassVar[bool] = True

@@ -11,6 +11,7 @@ Grammar::
     curve      = identifier | identifier "(" parameter "=" literal | "curve" "=" curve, ... ")"
     literal    = number | string | True | False | None | [literal, ...]
 
+``target=prompt`` stands for what the sample was asked for (``Reward.prompted_by``).
 A text without a name is the reward's first option: ``matgl("my_model", target=2)``.
 A weight of 0 makes a monitor: measured and recorded, no part of the reward. ``curve`` and ``risk`` belong
 to the term, not to the reward: they say how its values become scores (``rewards.term_scores``). A curve may
@@ -25,6 +26,7 @@ import math
 import re
 import warnings
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import Any
 
 from materium_rl.errors import ConfigError
@@ -36,6 +38,16 @@ FIRST_OPTION = ""
 CURVE, RISK = "curve", "risk"
 RESERVED_OPTIONS = (CURVE, RISK)
 """Keywords of every term; no reward may have an option of such a name."""
+TARGET = "target"
+
+
+class Placeholder(Enum):
+    """A value that each sample has its own of."""
+
+    PROMPT = "prompt"
+
+    def __repr__(self) -> str:
+        return str(self.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +80,11 @@ class Term:
     weight: float = 1.0
     curve: CurveCall | None = None
     risk: float = 0.0
+
+    @property
+    def prompted(self) -> bool:
+        """Whether its target is what each sample was asked for."""
+        return self.options.get(TARGET) is Placeholder.PROMPT
 
 
 def parse(text: str) -> list[Term]:
@@ -231,6 +248,8 @@ class _Reader:
             return self._curve(node)
         if option == RISK:
             return self._risk(node)
+        if option == TARGET and isinstance(node, ast.Name) and node.id == Placeholder.PROMPT.value:
+            return Placeholder.PROMPT
         return self._literal(node)
 
     def _curve(self, node: ast.expr) -> CurveCall:

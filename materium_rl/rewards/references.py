@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -393,6 +393,35 @@ def build_arrays(
         values, codes = np.unique(texts[name], return_inverse=True)
         arrays |= {name: _pack(values.tolist()), f"{name}_code": codes.astype(np.int32)}
     return arrays
+
+
+class Composed(NamedTuple):
+    """What the atoms of a reference structure are, and its space group."""
+
+    formula: str
+    n_sites: int
+    space_group: int
+
+
+def read_composed(path: Path) -> list[Composed]:
+    """The structures of an index, without their geometry.
+
+    Raises:
+        AssetError: If the file is no such index.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            names = ("formula", "n_sites", "label", "label_code")
+            arrays = {name: archive[name] for name in names}
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        raise AssetError(f"{path} is no index of structures; see materium-rl policies index") from None
+    groups = [int(label.split("_")[1]) for label in _unpack(arrays["label"])]  # AB2_225_...
+    return [
+        Composed(formula, int(n_sites), groups[code])
+        for formula, n_sites, code in zip(
+            _unpack(arrays["formula"]), arrays["n_sites"], arrays["label_code"], strict=True
+        )
+    ]
 
 
 def formula_hash(reduced_formula: str) -> int:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -23,13 +23,14 @@ from typing import TYPE_CHECKING, Any, Self
 from materium_rl.errors import ConfigError, RewardError
 from materium_rl.rewards import registry
 from materium_rl.rewards.aggregation import AGGREGATIONS, Aggregation, contributions, gate_of, reward_of
-from materium_rl.rewards.base import Failure, Invalid, Measurement, Outcome, Result, Reward
+from materium_rl.rewards.assembly import assemble, measured
+from materium_rl.rewards.base import Failure, Invalid, Measurement, Outcome, Result
 from materium_rl.rewards.execution.backends import Backend, InlineBackend
 from materium_rl.rewards.execution.batches import Progress
 from materium_rl.rewards.execution.cache import GIGABYTE, CacheSettings
 from materium_rl.rewards.execution.measuring import Plan, Sample, call, import_provider, load_reward
 from materium_rl.rewards.execution.workers import RayBackend
-from materium_rl.rewards.expression import Term, format_expression, parse
+from materium_rl.rewards.expression import format_expression, parse
 from materium_rl.rewards.score_table import SKIPPED, ScoredSample, ScoreTable, TermScore
 from materium_rl.rewards.shared import sharing
 from materium_rl.rewards.term_scores import TermScorer
@@ -97,13 +98,15 @@ class Scorer:
         self._started = False
         self._said: set[str] = set()
         self.terms = parse(expression)
-        self.weights, self.gates, self._rewards, terms = _assemble(self.terms, gates)
+        self.weights, self.gates, self._rewards, terms = assemble(self.terms, gates)
         self._scorers = {name: TermScorer.of(reward, terms[name]) for name, reward in self._rewards.items()}
         self._batch_names = [n for n, reward in self._rewards.items() if reward.scope == "batch"]
         needed = (work for name in self._batch_names for work in self._rewards[name].requires)
         self._shared = tuple(dict.fromkeys([*shared, *needed]))
         plan = Plan(
-            terms=tuple(terms[n] for n, reward in self._rewards.items() if reward.scope == "structure"),
+            terms=tuple(
+                measured(terms[n]) for n, reward in self._rewards.items() if reward.scope == "structure"
+            ),
             screens=tuple(n for n in self.gates if self._rewards[n].screening),
             shared=self._shared,
             plugins=tuple(str(Path(path).resolve()) for path in plugins),
@@ -160,8 +163,31 @@ class Scorer:
     ) -> None:
         self.close()
 
+    def check_prompts(self, names: Collection[str]) -> None:
+        """Check that samples are asked for whatever a reward of them takes as its target.
+
+        Args:
+            names: Conditions that every sample has a value of.
+
+        Raises:
+            ConfigError: A reward's target is the prompt, and there is none.
+        """
+        for name, scorer in self._scorers.items():
+            wanted = self._rewards[name].prompted_by
+            if scorer.prompted and set(wanted).isdisjoint(names):
+                found = ", ".join(names) or "nothing"
+                raise ConfigError(
+                    f"{name}(target=prompt) needs samples that are asked for {' or '.join(wanted)}, but they "
+                    f"are asked for {found}: add --set prompts.conditions.{wanted[0]}=..., or write a number "
+                    "as the target"
+                )
+
     def score(
-        self, structures: Sequence[Structure | Invalid | None], progress: Progress | None = None
+        self,
+        structures: Sequence[Structure | Invalid | None],
+        progress: Progress | None = None,
+        *,
+        asked: Sequence[Mapping[str, Any]] = (),
     ) -> ScoreTable:
         """Score N completions; batch-scope rewards remember them.
 
@@ -169,13 +195,18 @@ class Scorer:
             structures: N structures; ``Invalid`` or None for a completion that is no structure.
             progress: Is called now and then with the number of structures that are measured, and
                 that of all which are to be.
+            asked: What each completion was asked for, by name of the condition; empty if for nothing.
 
         Returns:
             N rows in the same order.
 
         Raises:
+            ConfigError: A reward's target is the prompt, and a completion has none.
             RewardError: Too many rows failed; names the commonest reason.
         """
+        wishes = [*asked] if asked else [{}] * len(structures)
+        for wish in wishes:
+            self.check_prompts(wish)
         self.start()
         clean = [_cleaned(structure) for structure in structures]
         readable = [i for i, item in enumerate(clean) if not isinstance(item, Invalid)]
@@ -186,7 +217,10 @@ class Scorer:
         self._check_uncertainties(samples)
         by_index = dict(zip(readable, samples, strict=True))
         table = ScoreTable(
-            tuple(self._row(i, item, by_index.get(i, Sample())) for i, item in enumerate(clean))
+            tuple(
+                self._row(i, item, by_index.get(i, Sample()), wish)
+                for i, (item, wish) in enumerate(zip(clean, wishes, strict=True))
+            )
         )
         self._check_failures(table)
         return table
@@ -234,8 +268,10 @@ class Scorer:
     def _counts(self, name: str) -> bool:
         return name in self.gates or self.weights.get(name, 0.0) > 0
 
-    def _row(self, index: int, structure: Structure | Invalid, sample: Sample) -> ScoredSample:
-        terms = {name: self._term(name, sample.results.get(name)) for name in self._rewards}
+    def _row(
+        self, index: int, structure: Structure | Invalid, sample: Sample, asked: Mapping[str, Any]
+    ) -> ScoredSample:
+        terms = {name: self._term(name, sample.results.get(name), asked) for name in self._rewards}
         if isinstance(structure, Invalid):
             terms = {name: TermScore(SKIPPED, reason=structure.reason) for name in terms}
             outcome, reason = Outcome.INVALID, structure.reason
@@ -259,12 +295,12 @@ class Scorer:
             shared=sample.labels,
         )
 
-    def _term(self, name: str, result: Result | None) -> TermScore:
+    def _term(self, name: str, result: Result | None, asked: Mapping[str, Any]) -> TermScore:
         if result is None:
             return TermScore(SKIPPED, reason="not measured: turned down before")
         if isinstance(result, Invalid):
             return TermScore(Outcome.INVALID.value, reason=result.reason)
-        score = result if isinstance(result, Failure) else self._scorers[name].score(result)
+        score = result if isinstance(result, Failure) else self._scorers[name].score(result, asked)
         if isinstance(score, Failure):
             return TermScore(Outcome.FAILED.value, reason=score.reason)
         assert isinstance(result, Measurement)
@@ -311,39 +347,6 @@ class Scorer:
             )
 
 
-def _assemble(
-    terms: Sequence[Term], gates: Sequence[str]
-) -> tuple[dict[str, float], tuple[str, ...], dict[str, Reward], dict[str, Term]]:
-    """Build every reward once: weights by name, gate names, rewards by name (gates first), terms."""
-    rewards: dict[str, Reward] = {}
-    built: dict[str, Term] = {}
-    weights: dict[str, float] = {}
-    for term in terms:
-        reward, term = _create(term)
-        if reward.name in rewards:
-            raise ConfigError(f"two rewards of the expression are called {reward.name!r}; rename one")
-        rewards[reward.name], built[reward.name], weights[reward.name] = reward, term, term.weight
-    if sum(weights.values()) <= 0:
-        raise ConfigError("every term of the reward expression has weight 0; one must have more")
-    names: list[str] = []
-    for text in [] if list(gates) == ["none"] else gates:
-        gate, *more = parse(text)
-        if more or gate.weight != 1:
-            raise ConfigError(f"a gate is one reward without a weight, found {text!r}")
-        reward, term = _create(gate)
-        if reward.name in names:
-            raise ConfigError(f"gate {reward.name!r} is given twice")
-        if reward.name not in rewards or _is_bare(built[reward.name]):
-            rewards[reward.name], built[reward.name] = reward, term
-        elif _differs(reward, gate, rewards[reward.name], built[reward.name]):
-            raise ConfigError(
-                f"{reward.name!r} is both a gate and a term, with different options; give them to one only"
-            )
-        names.append(reward.name)
-    order = [*names, *(name for name in rewards if name not in names)]
-    return weights, tuple(names), {name: rewards[name] for name in order}, built
-
-
 def _cache_settings(folder: str | Path | None, gigabytes: float) -> CacheSettings | None:
     if folder is None:
         return None
@@ -353,27 +356,6 @@ def _cache_settings(folder: str | Path | None, gigabytes: float) -> CacheSetting
     if path.exists() and not path.is_dir():
         raise ConfigError(f"the cache of measurements is a folder, but {path} is a file")
     return CacheSettings(str(path), int(gigabytes * GIGABYTE))
-
-
-def _differs(reward: Reward, gate: Term, other: Reward, term: Term) -> bool:
-    """Whether a gate asks for something else than the term of the same reward; a bare name does not."""
-    if _is_bare(gate):
-        return False
-    asked = (reward.model_dump(), gate.curve, gate.risk)
-    return asked != (other.model_dump(), term.curve, term.risk)
-
-
-def _is_bare(term: Term) -> bool:
-    """Whether a term is a name only; as gate and term, it stands for whatever the other one asks for."""
-    return not term.options and term.curve is None and not term.risk
-
-
-def _create(term: Term) -> tuple[Reward, Term]:
-    """Build a term's reward; a file is named by its full path, as workers may run elsewhere."""
-    path, separator, attribute = term.name.rpartition(":")
-    if separator:
-        term = replace(term, name=f"{Path(path).expanduser().resolve()}:{attribute}")
-    return registry.create(term.name, term.options), term
 
 
 def _cleaned(structure: Structure | Invalid | None) -> Structure | Invalid:

@@ -7,14 +7,16 @@ of v + r s, for a window that of the end farther from the target.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
 from materium_rl.errors import ConfigError, did_you_mean
+from materium_rl.rewards import registry
 from materium_rl.rewards.base import Failure, Measurement, Reward
-from materium_rl.rewards.expression import CURVE, CurveCall, Term
+from materium_rl.rewards.expression import CURVE, TARGET, CurveCall, Term
 from materium_rl.rewards.shaping import CURVES, Reverse, Shaping
 
 
@@ -26,31 +28,41 @@ class TermScorer:
         reward: The reward.
         curve: In place of the reward's own curve.
         risk: Standard deviations that a value may be off.
+        prompted: The term whose target is what each sample was asked for; None for a fixed target.
     """
 
     reward: Reward
     curve: Shaping | None = None
     risk: float = 0.0
+    prompted: Term | None = None
 
     @classmethod
     def of(cls, reward: Reward, term: Term) -> TermScorer:
         """The scorer that a term of an expression asks for.
 
         Raises:
-            ConfigError: An unknown curve, a wrong parameter, or a risk on a curve that is none of ours.
+            ConfigError: An unknown curve, a wrong parameter, a risk on a curve that is none of ours, or a
+                target=prompt that has no effect.
         """
+        if term.prompted and term.curve is not None:
+            raise ConfigError(f"{reward.name}: target=prompt has no effect beside a curve; leave one out")
         curve = None if term.curve is None else _build(term.curve, reward)
         if term.risk and curve is None:
             curve = _own_curve(reward, f"risk={term.risk:g}")
-        return cls(reward, curve, term.risk)
+        return cls(reward, curve, term.risk, term if term.prompted else None)
 
-    def score(self, measurement: Measurement) -> float | Failure:
-        """Score of a measurement; a failure where the curve or the uncertainty says nothing."""
+    def score(self, measurement: Measurement, asked: Mapping[str, Any] | None = None) -> float | Failure:
+        """Score of a measurement; a failure where the curve or the uncertainty says nothing.
+
+        Args:
+            measurement: What was measured.
+            asked: What the sample was asked for, by name of the condition.
+        """
         value, spread = measurement.value, measurement.uncertainty
         if self.risk and spread is None:
             return Failure(f"risk={self.risk:g} needs an uncertainty, and this measurement has none")
         try:
-            curve = self.reward.shaping() if self.curve is None else self.curve
+            curve = self._curve(asked or {})
             if self.risk and spread is not None:
                 score = float(curve.lowest(value - self.risk * spread, value + self.risk * spread))
             else:
@@ -60,6 +72,17 @@ class TermScorer:
         if not 0.0 <= score <= 1.0:
             return Failure(f"the shaping of {value:g} gave {score}; expected a score in [0, 1]")
         return score
+
+    def target_of(self, asked: Mapping[str, Any]) -> Any:
+        """What a sample was asked for of this reward; None where it was not, or the target is fixed."""
+        names = self.reward.prompted_by if self.prompted else ()
+        return next((asked[name] for name in names if name in asked), None)
+
+    def _curve(self, asked: Mapping[str, Any]) -> Shaping:
+        if self.prompted is not None:
+            options = {**self.prompted.options, TARGET: self.target_of(asked)}
+            return registry.create(self.prompted.name, options).shaping()
+        return self.reward.shaping() if self.curve is None else self.curve
 
 
 def _build(call: CurveCall, reward: Reward) -> Shaping:

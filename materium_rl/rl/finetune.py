@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from materium_rl.interrupts import GracefulInterrupt
 from materium_rl.policies.loading import Policy, load_policy
 from materium_rl.policies.sampling import sample_many
 from materium_rl.processes import launched
+from materium_rl.prompting import PromptSource, prompt_tensors
 from materium_rl.rewards.base import Measurement
 from materium_rl.rewards.catalogue.validity import Validity
 from materium_rl.rewards.scoring import Scorer
@@ -42,7 +44,8 @@ def finetune(config: FinetuneConfig, run: Path, *, resume: bool = False, overwri
     device = "cuda" if torch.cuda.is_available() else "cpu"
     policy = load_policy(config.policy, device=device)
     _switch_dropout_off(policy)
-    with make_scorer(config.reward) as scorer:
+    prompts = PromptSource(config.prompts, policy, config.policy)
+    with make_scorer(config.reward, config.prompts.targets) as scorer:
         folder = RunFolder.create(run, config, resume=resume, overwrite=overwrite)
         checkpoint = folder.latest_checkpoint() if resume else None
         guards = Guards(config.guards.descriptors, config.guards.floors, config.guards.strength)
@@ -52,7 +55,7 @@ def finetune(config: FinetuneConfig, run: Path, *, resume: bool = False, overwri
             if checkpoint:
                 trainer.restore_rollout_state(checkpoint)
             else:
-                guards.fit(_reference_structures(policy, config))
+                guards.fit(_reference_structures(policy, prompts, config))
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if interrupt.requested:
         raise KeyboardInterrupt
@@ -74,7 +77,7 @@ def _check_same_updates(run: Path, config: FinetuneConfig) -> None:
     """Refuse to go on with what the checkpoints of a run were not made with."""
     check_run_folder(run, resume=True, overwrite=False)
     old = load_config(FinetuneConfig, [run / "config.yaml"]).rl
-    for name in ("algorithm", "num_iterations", "minibatches"):
+    for name in ("algorithm", "num_iterations", "minibatches", "temperatures"):
         before, now = getattr(old, name), getattr(config.rl, name)
         if before != now:
             raise ConfigError(
@@ -83,15 +86,30 @@ def _check_same_updates(run: Path, config: FinetuneConfig) -> None:
             )
 
 
-def make_scorer(config: RewardConfig) -> Scorer:
-    """The scorer that a reward config describes."""
-    return Scorer(**config.model_dump())
+def make_scorer(config: RewardConfig, prompted: Collection[str] = ()) -> Scorer:
+    """The scorer that a reward config describes.
+
+    Args:
+        config: Of the reward.
+        prompted: What every sample is asked for.
+
+    Raises:
+        ConfigError: A wrong reward, or one whose target is a prompt that there is not.
+    """
+    scorer = Scorer(**config.model_dump())
+    scorer.check_prompts(prompted)
+    return scorer
 
 
-def _reference_structures(policy: Policy, config: FinetuneConfig) -> list[Structure]:
-    """Valid samples of the pretrained policy."""
+def _reference_structures(policy: Policy, prompts: PromptSource, config: FinetuneConfig) -> list[Structure]:
+    """Valid samples of the pretrained policy, asked for what the run will ask for."""
+    asked = prompts.draw_repeated(REFERENCE_SAMPLES, seed=config.seed, stream=0, repeats=1)
     completions = sample_many(
-        policy.model, REFERENCE_SAMPLES, seed=config.seed, temperature=config.rl.temperature
+        policy.model,
+        REFERENCE_SAMPLES,
+        seed=config.seed,
+        temperature=config.rl.temperature,
+        **prompt_tensors(policy.model, asked).keywords,
     )
     structures = [policy.codec.decode(row.tolist()) for row in completions.ids]
     results = Validity().measure(structures)

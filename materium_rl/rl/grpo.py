@@ -24,6 +24,8 @@ from materium_rl.datasets import pad
 from materium_rl.memory import release_memory
 from materium_rl.policies.loading import Policy, load_policy, save_policy
 from materium_rl.policies.modeling import CrystalForCausalLM
+from materium_rl.prompting import UNPROMPTED, PromptSource, PromptTensors, prompt_tensors
+from materium_rl.prompts import Prompt
 from materium_rl.rewards.base import Outcome
 from materium_rl.rewards.score_table import ScoreTable
 from materium_rl.rewards.scoring import Scorer
@@ -95,7 +97,9 @@ class CrystalGRPOTrainer(GRPOTrainer):
         )
         self.remove_callback(PrinterCallback)
         self.replay = ReplayBuffer(config.replay.capacity, config.replay.per_framework)
-        self._replayed: list[np.ndarray] = []
+        self._replayed: list[Memory] = []
+        self.prompts = PromptSource(config.prompts, policy, config.policy)
+        self._asked, self._rows = UNPROMPTED, torch.arange(config.rl.batch_size)
         self.average = AveragedModel(policy.model, multi_avg_fn=get_ema_multi_avg_fn(config.rl.average_decay))
         self.kl = KLController(config.rl.kl_coef, config.rl.kl_target, config.rl.kl_horizon)
 
@@ -115,19 +119,32 @@ class CrystalGRPOTrainer(GRPOTrainer):
             batch_size=rl.batch_size,
             seed=self.config.seed,
             step=step,
-            temperature=rl.temperature,
+            temperature=self._temperature(step),
+            prompts=self.prompts.draw_repeated(
+                rl.batch_size, seed=self.config.seed, stream=step, repeats=rl.prompt_size
+            ),
         )
-        signal, columns = self._signal(rollout.table)
+        self._asked = rollout.asked
+        credited = self._credited(step, rollout.table)
+        signal, columns = self._signal(credited)
         inputs = self._loss_inputs(rollout)
         columns |= self._add_advantages(inputs, rollout, signal)
         self._count_kl(inputs, rollout.completion_mask)
         self._record(step, rollout, columns)
-        self._remember(step, rollout)
+        self._remember(step, rollout, credited)
         release_memory()
         torch.manual_seed(
             self.config.seed * 1_000_003 + step
         )  # TRL shuffles the batch: the same after a resume
         return inputs
+
+    def _temperature(self, _step: int) -> float:
+        """At which the batch of a step is sampled."""
+        return self.config.rl.temperature
+
+    def _credited(self, _step: int, table: ScoreTable) -> ScoreTable:
+        """The scores that are learnt from."""
+        return table
 
     def _add_advantages(
         self, inputs: dict[str, Tensor], rollout: Rollout, signal: np.ndarray
@@ -160,8 +177,13 @@ class CrystalGRPOTrainer(GRPOTrainer):
         return {"advantage": advantages}
 
     def _restoring(self, rollout: Rollout, standard: np.ndarray) -> np.ndarray:
-        """Advantages (B,) that push back what has drifted; 0 where nothing could be measured."""
+        """Advantages (B,) that push back what has drifted; 0 where nothing could be measured.
+
+        Those of a group add up to 0: what all its samples were asked for is not theirs to change.
+        """
         term = self.guards.restoring(standard, rollout.table.outcomes != "invalid")
+        grouped = term.reshape(-1, self.config.rl.baseline_size)
+        term = (grouped - grouped.mean(axis=1, keepdims=True)).reshape(-1)
         kept: np.ndarray = np.where(np.isnan(rollout.table.rewards), 0.0, term)
         return kept
 
@@ -197,9 +219,10 @@ class CrystalGRPOTrainer(GRPOTrainer):
         columns = {f"{name}.normalized": part for name, part in zip(names, parts.T, strict=True)}
         return parts.sum(axis=1), columns
 
-    def _remember(self, step: int, rollout: Rollout) -> None:
+    def _remember(self, step: int, rollout: Rollout, credited: ScoreTable) -> None:
         """Take the batch into the replay buffer, and draw what this update imitates."""
         prompt = self.codec.prompt
+        wishes = [wish.as_data() for wish in rollout.prompts] or [{}] * len(credited)
         self.replay.add(
             [
                 Memory(
@@ -207,30 +230,43 @@ class CrystalGRPOTrainer(GRPOTrainer):
                     framework=row.labels["framework"] or row.labels["formula"],
                     reward=row.reward,
                     tokens=[*prompt, *ids[ids != TokenClass.PAD].tolist()],
+                    prompt=wish,
                 )
-                for row, ids in zip(rollout.table, rollout.completion_ids, strict=True)
+                for row, ids, wish in zip(credited, rollout.completion_ids, wishes, strict=True)
                 if row.outcome == Outcome.OK
             ]
         )
         rng = np.random.default_rng((self.config.seed, 3, step))
-        self._replayed = [np.array(t) for t in self.replay.draw(self.config.replay.batch_size, rng)]
+        self._replayed = self.replay.draw(self.config.replay.batch_size, rng)
 
     def _compute_loss(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
         """TRL's loss, and the negative log-likelihood per token of the replayed crystals."""
+        self._rows = inputs["row"]
         loss: Tensor = super()._compute_loss(model, inputs)
         if self._replayed:
             policy: CrystalForCausalLM = self.accelerator.unwrap_model(model)
-            ids, first = pad(self._replayed).to(loss.device), len(self.codec.prompt)
-            log_probs, _ = log_probs_by_length(policy, ids, self.config.rl.temperature, first)
+            ids, first = pad([np.array(m.tokens) for m in self._replayed]), len(self.codec.prompt)
+            ids = ids.to(loss.device)
+            log_probs, _ = log_probs_by_length(
+                policy, ids, self.config.rl.temperature, first, self._asked_of_replayed(policy)
+            )
             imitation = -log_probs.sum() / (ids[:, first:] != TokenClass.PAD).sum()
             self._metrics["train"]["replay/nll"].append(float(imitation.detach()))
             loss = loss + self.config.replay.coef * imitation
         return loss
 
+    def _asked_of_replayed(self, policy: CrystalForCausalLM) -> PromptTensors:
+        """What the replayed crystals were asked for."""
+        return prompt_tensors(policy, [Prompt.from_data(m.prompt) for m in self._replayed if m.prompt])
+
     def _loss_inputs(self, rollout: Rollout) -> dict[str, Tensor]:
-        """The inputs of TRL's loss that do not depend on the rewards."""
+        """The inputs of TRL's loss that do not depend on the rewards.
+
+        ``row`` is the place of each completion in the batch, as TRL shuffles and divides it.
+        """
         mask = rollout.completion_mask
         inputs = {
+            "row": torch.arange(len(mask), device=mask.device),
             "prompt_ids": rollout.prompt_ids,
             "prompt_mask": torch.ones_like(rollout.prompt_ids),
             "completion_ids": rollout.completion_ids,
@@ -239,20 +275,27 @@ class CrystalGRPOTrainer(GRPOTrainer):
             "old_per_token_logps": rollout.log_probs,
         }
         if self.ref_model is not None:
-            whole = torch.cat([rollout.prompt_ids, rollout.completion_ids], dim=1)
             with torch.no_grad():
                 inputs["ref_per_token_logps"] = log_probs_by_length(
-                    self.ref_model, whole, self.config.rl.temperature, rollout.prompt_ids.shape[1]
+                    self.ref_model,
+                    rollout.whole,
+                    self.config.rl.temperature,
+                    rollout.prompt_ids.shape[1],
+                    rollout.asked,
                 )[0]
         return inputs
 
     def _get_per_token_logps_and_entropies(
         self, model: Any, input_ids: Tensor, _attention_mask: Tensor, logits_to_keep: int, **_: Any
     ) -> tuple[Tensor, Tensor, None]:
-        """Grammar-masked log-probabilities and entropies of the last ``logits_to_keep`` tokens."""
+        """Grammar-masked log-probabilities and entropies of the last ``logits_to_keep`` tokens.
+
+        The sequences are those of the rows ``_rows`` of the batch.
+        """
         policy: CrystalForCausalLM = self.accelerator.unwrap_model(model)
         first = input_ids.shape[1] - logits_to_keep
-        return *log_probs_by_length(policy, input_ids, self.config.rl.temperature, first), None
+        asked = self._asked.at(self._rows)
+        return *log_probs_by_length(policy, input_ids, self.config.rl.temperature, first, asked), None
 
     def _record(self, step: int, rollout: Rollout, columns: dict[str, np.ndarray]) -> None:
         frame = rollout.to_frame().assign(**columns)
@@ -285,8 +328,11 @@ class CrystalGRPOTrainer(GRPOTrainer):
             self._save_rng_state(str(folder))
             self.state.save_to_json(str(folder / "trainer_state.json"))
             self._write_parts(folder)
-            averaged = cast("CrystalForCausalLM", self.average.module)
-            save_policy(averaged, self.codec.settings, folder / "policy")
+            self._write_policy(folder / "policy")
+
+    def _write_policy(self, folder: Path) -> None:
+        """Write what the run has come to so far."""
+        save_policy(cast("CrystalForCausalLM", self.average.module), self.codec.settings, folder)
 
     def _write_parts(self, folder: Path) -> None:
         """Write what ``restore_rollout_state`` reads, but for the averaged weights."""

@@ -118,10 +118,11 @@ class CrystalPPOTrainer(CrystalGRPOTrainer):
     def _hidden_of(self, rollout: Rollout) -> Tensor:
         """Hidden states (B, T, hidden) that the tokens of the rollout follow."""
         policy = self.accelerator.unwrap_model(self.model)
-        whole = torch.cat([rollout.prompt_ids, rollout.completion_ids], dim=1)
         first = rollout.prompt_ids.shape[1]
         with torch.no_grad():
-            return scores_by_length(policy, whole, self.config.rl.temperature, first)[2]
+            return scores_by_length(policy, rollout.whole, self.config.rl.temperature, first, rollout.asked)[
+                2
+            ]
 
     @property
     def _parts(self) -> dict[str, Part]:

@@ -17,12 +17,16 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Memory:
-    """One crystal: what it is, what it earned when it was found, how it is written."""
+    """One crystal: what it is, what it earned when it was found, how it is written, what was asked for.
+
+    ``prompt`` is ``Prompt.as_data`` of what it was asked for; empty for nothing.
+    """
 
     structure: str
     framework: str
     reward: float
     tokens: list[int]
+    prompt: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -56,10 +60,10 @@ class ReplayBuffer:
                 kept[memory.structure] = memory
         self._held = kept
 
-    def draw(self, n: int, rng: np.random.Generator) -> list[list[int]]:
-        """Tokens of n different crystals (of all, if there are fewer), drawn evenly."""
+    def draw(self, n: int, rng: np.random.Generator) -> list[Memory]:
+        """N different crystals (all, if there are fewer), drawn evenly."""
         memories = list(self._held.values())
-        return [memories[i].tokens for i in rng.permutation(len(memories))[:n]]
+        return [memories[i] for i in rng.permutation(len(memories))[:n]]
 
     def state_dict(self) -> dict[str, Any]:
         """What is held."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from materium_rl.policies.modeling import CrystalForCausalLM
+from materium_rl.prompting import UNPROMPTED, PromptTensors
 from materium_rl.token_layout import TokenClass
 
 CHUNK_ROWS = 32
@@ -13,15 +14,23 @@ CHUNK_ROWS = 32
 
 
 def log_probs_by_length(
-    policy: CrystalForCausalLM, input_ids: Tensor, temperature: float, first: int
+    policy: CrystalForCausalLM,
+    input_ids: Tensor,
+    temperature: float,
+    first: int,
+    asked: PromptTensors = UNPROMPTED,
 ) -> tuple[Tensor, Tensor]:
-    """``token_log_probs`` in chunks of similar length; arguments as there."""
-    log_probs, entropies, _ = scores_by_length(policy, input_ids, temperature, first)
+    """Log-probabilities and entropies of ``scores_by_length``; arguments as there."""
+    log_probs, entropies, _ = scores_by_length(policy, input_ids, temperature, first, asked)
     return log_probs, entropies
 
 
 def scores_by_length(
-    policy: CrystalForCausalLM, input_ids: Tensor, temperature: float, first: int
+    policy: CrystalForCausalLM,
+    input_ids: Tensor,
+    temperature: float,
+    first: int,
+    asked: PromptTensors = UNPROMPTED,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """``token_scores`` in chunks of similar length, so that little padding is computed.
 
@@ -30,6 +39,7 @@ def scores_by_length(
         input_ids: Whole sequences (B, T), right-padded.
         temperature: Sampling temperature.
         first: Index of the first token that is scored.
+        asked: What the B sequences were asked for when they were sampled.
 
     Returns:
         Log-probabilities and entropies, each (B, T - first), and hidden states (B, T - first, hidden).
@@ -39,7 +49,9 @@ def scores_by_length(
     parts = []
     for rows in order.split(CHUNK_ROWS):
         longest = int(lengths[rows].max())
-        scores = policy.token_scores(input_ids[rows, :longest], temperature=temperature, first=first)
+        scores = policy.token_scores(
+            input_ids[rows, :longest], temperature=temperature, first=first, **asked.at(rows).keywords
+        )
         parts.append([_lengthened(x, input_ids.shape[1] - longest) for x in scores])
     back = order.argsort()
     log_probs, entropies, hidden = (torch.cat(chunks)[back] for chunks in zip(*parts, strict=True))

@@ -14,10 +14,10 @@ from compared_runs import BATCH, REWARD, STEPS, write_run, write_small_policy
 
 from materium_rl.config import CompareConfig, ControlsConfig
 from materium_rl.errors import ConfigError
-from materium_rl.evaluation.compare import compare
-from materium_rl.evaluation.controls import best_of
-from materium_rl.evaluation.entries import finetune_run
-from materium_rl.evaluation.evaluate import sample_structures
+from materium_rl.evaluation.comparison.compare import compare
+from materium_rl.evaluation.comparison.controls import best_of
+from materium_rl.evaluation.comparison.entries import finetune_run
+from materium_rl.evaluation.scored import sample_structures
 from materium_rl.policies.loading import load_policy
 from materium_rl.rewards.scoring import Scorer
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from materium_rl.config import CompareConfig, EvaluatorConfig, ModelConfig
-from materium_rl.evaluation.compare import compare
+from materium_rl.evaluation.comparison.compare import compare
 from materium_rl.policies.loading import build_model, save_policy
 from materium_rl.tokenizer import TokenizerSettings
 

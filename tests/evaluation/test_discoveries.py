@@ -19,11 +19,11 @@ from tiny import Command, in_process
 
 from materium_rl import __version__
 from materium_rl.errors import ConfigError
-from materium_rl.evaluation import exporters
-from materium_rl.evaluation.discoveries import Found, find
-from materium_rl.evaluation.exporters import write_exports
-from materium_rl.evaluation.provenance import Entry
-from materium_rl.evaluation.sources import Samples, read_samples
+from materium_rl.evaluation.discoveries import exporters
+from materium_rl.evaluation.discoveries.exporters import write_exports
+from materium_rl.evaluation.discoveries.provenance import Entry
+from materium_rl.evaluation.discoveries.ranking import Found, find
+from materium_rl.evaluation.discoveries.sources import Samples, read_samples
 from materium_rl.resources import file_sha256
 from materium_rl.structure_files import read_structures, write_structures
 from materium_rl.structures import structures_match
@@ -180,7 +180,7 @@ FORMATS = ("cif", "extxyz", "poscar", "json", "csv", "dft")
 @pytest.fixture(scope="module")
 def exported(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All formats of the two best."""
-    from materium_rl.evaluation.discoveries import discover
+    from materium_rl.evaluation.discoveries.ranking import discover
 
     out = tmp_path_factory.mktemp("exported") / "out"
     discover(made, where="band_gap > 1", top=2, formats=FORMATS, out=out)

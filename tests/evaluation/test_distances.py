@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from materium_rl.evaluation import distances
-from materium_rl.evaluation.distances import K, amd, amd_distance, pdd, pdd_distance
+from materium_rl.evaluation.novelty import distances
+from materium_rl.evaluation.novelty.distances import K, amd, amd_distance, pdd, pdd_distance
 from tests.real_structures import aflow_structures, rock_salt, rutile
 
 SIMPLE_CUBIC = {1: 6, 2: 12, 3: 8, 4: 6, 5: 24, 6: 24, 8: 12, 9: 30}

@@ -8,7 +8,7 @@ from pymatgen.core import Lattice, Structure
 from real_structures import rock_salt, rutile
 from scipy.stats import wasserstein_distance
 
-from materium_rl.evaluation.distributions import (
+from materium_rl.evaluation.evaluate.distributions import (
     Population,
     _divergences,
     _resampled_wasserstein,

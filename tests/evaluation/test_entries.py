@@ -11,9 +11,9 @@ from tiny import write_policy
 
 from materium_rl.config import RewardConfig
 from materium_rl.errors import ConfigError
-from materium_rl.evaluation.costs import Cost, gain_per, mean_cost, run_cost
-from materium_rl.evaluation.differences import Change, Changes
-from materium_rl.evaluation.entries import entries, finetune_run
+from materium_rl.evaluation.comparison.costs import Cost, gain_per, mean_cost, run_cost
+from materium_rl.evaluation.comparison.differences import Change, Changes
+from materium_rl.evaluation.comparison.entries import entries, finetune_run
 from materium_rl.evaluation.metrics import Figure
 
 

@@ -18,17 +18,17 @@ from tiny import Command, in_process, write_policy
 
 from materium_rl.config import EvaluateConfig, EvaluatorConfig, RewardConfig, load_config
 from materium_rl.errors import ConfigError, RewardError
-from materium_rl.evaluation import judges
-from materium_rl.evaluation.agreement import agreement
-from materium_rl.evaluation.evaluate_command import evaluate
-from materium_rl.evaluation.inputs import check_options, kind_of, read_source
-from materium_rl.evaluation.record import EvaluationRecord
-from materium_rl.evaluation.sources import read_samples
+from materium_rl.evaluation.discoveries.sources import read_samples
+from materium_rl.evaluation.evaluate import judges
+from materium_rl.evaluation.evaluate.agreement import agreement
+from materium_rl.evaluation.evaluate.command import evaluate
+from materium_rl.evaluation.evaluate.inputs import check_options, kind_of, read_source
+from materium_rl.evaluation.evaluate.record import EvaluationRecord
 from materium_rl.structure_files import write_structures
 
 EMT = "ase.calculators.emt:EMT"
 JUDGE = EvaluatorConfig(potential=EMT, scale="uncorrected", relax=8)
-SCHEMA = Path(judges.__file__).parent / "schemas" / "evaluation.schema.json"
+SCHEMA = Path(judges.__file__).parent.parent / "schemas" / "evaluation.schema.json"
 REQUESTED = 10
 
 

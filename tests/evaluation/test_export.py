@@ -14,8 +14,8 @@ from real_structures import rock_salt, rutile
 from small_run import ENERGY, SEED, caesium_chloride, frame_of, sample, write_run
 from tiny import Command, in_process, write_policy
 
-from materium_rl.evaluation.benchmarks import LEMAT_SAMPLES
-from materium_rl.evaluation.export import export
+from materium_rl.evaluation.discoveries.benchmarks import LEMAT_SAMPLES
+from materium_rl.evaluation.discoveries.export import export
 from materium_rl.rewards.base import Outcome
 from materium_rl.structure_files import write_structures
 from materium_rl.structures import structures_match, with_oxidation_states

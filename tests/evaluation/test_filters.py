@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from materium_rl.errors import ConfigError
-from materium_rl.evaluation.filters import condition, sort_key
+from materium_rl.evaluation.discoveries.filters import condition, sort_key
 
 TABLE = pd.DataFrame(
     {

@@ -14,10 +14,10 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.core.structure_matcher import ElementComparator, StructureMatcher
 
 from materium_rl.errors import AssetError, ConfigError, StructureFileError
-from materium_rl.evaluation.distances import amd, amd_distance
-from materium_rl.evaluation.known import FEW
-from materium_rl.evaluation.ladder import LEVELS, Ladder, LadderTable, Reference, Verdict
-from materium_rl.evaluation.levels import TOLERANCES, WRITING
+from materium_rl.evaluation.novelty.distances import amd, amd_distance
+from materium_rl.evaluation.novelty.known import FEW
+from materium_rl.evaluation.novelty.ladder import LEVELS, Ladder, LadderTable, Reference, Verdict
+from materium_rl.evaluation.novelty.levels import TOLERANCES, WRITING
 from materium_rl.rewards.base import Measurement, Outcome
 from materium_rl.rewards.catalogue.novelty import Novelty, Tier
 from materium_rl.rewards.references import build_arrays

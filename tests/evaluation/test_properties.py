@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from materium_rl.errors import ConfigError
-from materium_rl.evaluation.properties import Target, histogram, monitors, property_of, values_of
+from materium_rl.evaluation.evaluate.properties import Target, histogram, monitors, property_of, values_of
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from materium_rl.evaluation.rarefaction import mean_curve, rarefaction, sample_sizes
+from materium_rl.evaluation.comparison.rarefaction import mean_curve, rarefaction, sample_sizes
 
 CODES = np.array([0, 0, 0, 1, 1, 2, -1, -1])
 

@@ -18,13 +18,13 @@ from typer.testing import CliRunner
 
 from materium_rl import cli
 from materium_rl.errors import ConfigError
-from materium_rl.evaluation.comparison_record import SCHEMA, ComparisonRecord, read_comparison, schema
+from materium_rl.evaluation.comparison.record import SCHEMA, ComparisonRecord, read_comparison, schema
+from materium_rl.evaluation.discoveries.sources import read_samples
 from materium_rl.evaluation.metrics import DEFINITIONS
 from materium_rl.evaluation.report import distributions, drawing
 from materium_rl.evaluation.report.findings import Findings, find_best, pack
 from materium_rl.evaluation.report.page import write_report
 from materium_rl.evaluation.report.wording import formula_markup, space_group
-from materium_rl.evaluation.sources import read_samples
 
 pytestmark = pytest.mark.filterwarnings("error:constrained_layout")
 
@@ -140,7 +140,7 @@ def test_only_the_scripts_of_the_page_may_run_and_nothing_is_loaded(text: str, p
 def test_references_headings_and_headers_are_sound(page: Elements) -> None:
     page.check()
     charts = [a for a in page.all("div") if a.get("role") == "img"]
-    assert len(charts) == 22  # the 3D view, too
+    assert len(charts) == 23  # the 3D view, too
     assert all(len(a["aria-label"] or "") > 5 for a in charts)
 
 
@@ -152,6 +152,14 @@ def test_differences_controls_cost_and_trajectory(page: Elements) -> None:
         assert all(text in told for text in cells)
     assert any(text.startswith("Of all samples: before 2, after") for text in told)
     assert any(text.startswith("S.U.N., %, from the baseline to the last step: after") for text in told)
+
+
+def test_second_judge_is_named_and_counted(page: Elements) -> None:
+    told = [data.strip() for _, data in page.texts]
+    assert "SevenNet-0: independent" in told
+    assert "CHGNet: optimised proxy" in told
+    assert "35.0" in told  # of the policy after, by each judge
+    assert any("which the reward (chgnet) did not use" in text for text in told)
 
 
 def test_every_figure_is_shown_and_defined(page: Elements) -> None:

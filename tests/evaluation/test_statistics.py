@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from materium_rl.evaluation.differences import changes, recipe_figures
+from materium_rl.evaluation.comparison.differences import changes, recipe_figures
 from materium_rl.evaluation.statistics import (
     Bootstrap,
     Statistic,

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from sample_tables import row, table
 
+from materium_rl.evaluation.comparison.rarefaction import rarefaction
 from materium_rl.evaluation.metrics import figures, statistics
-from materium_rl.evaluation.rarefaction import rarefaction
 from materium_rl.evaluation.variety import sun_kinds, swap_columns
 
 HEUSLER = ("ABC2_225", "A_229")

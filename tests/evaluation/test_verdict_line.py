@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from sample_tables import row, table
 
-from materium_rl.evaluation.differences import changes
+from materium_rl.evaluation.comparison.differences import changes
+from materium_rl.evaluation.comparison.verdict_line import verdict
 from materium_rl.evaluation.metrics import figures, statistics
 from materium_rl.evaluation.statistics import Bootstrap
-from materium_rl.evaluation.verdict_line import verdict
 
 N = 200
 TRAINING = {"Na": 1, "Cl": 1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tiny import write_policy
 from materium_rl.config import FinetuneConfig
 from materium_rl.errors import ConfigError
 from materium_rl.files import TEMPORARY
-from materium_rl.rl.finetune import finetune
+from materium_rl.rl.finetune import _AfterStep, finetune
 from materium_rl.runs import RunFolder
 
 STEPS = 10
@@ -26,6 +27,8 @@ VALUES = {
     "grpo": {"rl.num_iterations": 2},
     "ppo": {"rl.algorithm": "ppo", "rl.num_iterations": 2, "rl.minibatches": 2, "rl.kl_target": 0.02},
 }
+CONTROLS = ["best-of-n", "sft-accept", "temperature", "shuffled-reward"]
+VALUES |= {name: {"rl.algorithm": name, "prompts.constraints.n_sites": [2, 3, 4]} for name in CONTROLS}
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +119,31 @@ def test_killed_with_ray_workers(policy: Path, tmp_path: Path) -> None:
     finish(start(with_worker, cut.path, resume=True))
     finish(whole)
     assert_same(tmp_path / "whole", cut.path)
+
+
+@pytest.mark.parametrize("algorithm", CONTROLS)
+def test_a_control_that_was_ended_goes_on(policy: Path, tmp_path: Path, algorithm: str) -> None:
+    """With prompts too; the learning rate is that of the whole run, so the first part is cut by Ctrl-C."""
+    whole = config(policy, algorithm)
+    finetune(whole, tmp_path / "whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("materium_rl.rl.finetune._AfterStep.on_step_end", _stopping_at(4))
+        finetune(whole, tmp_path / "cut")
+    assert RunFolder(tmp_path / "cut").latest_step() == 4
+    finetune(whole, tmp_path / "cut", resume=True)
+    assert_same(tmp_path / "whole", tmp_path / "cut")
+
+
+def _stopping_at(last: int) -> Callable[..., None]:
+    """``on_step_end`` that also ends the run after a step."""
+    usual = _AfterStep.on_step_end
+
+    def on_step_end(self: _AfterStep, args: Any, state: Any, control: Any, **more: Any) -> None:
+        usual(self, args, state, control, **more)
+        if self.trainer.steps_done == last:
+            control.should_training_stop = control.should_save = True
+
+    return on_step_end
 
 
 def test_only_the_same_updates_go_on(policy: Path, tmp_path: Path) -> None:

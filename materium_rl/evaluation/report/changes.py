@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from materium_rl.evaluation.comparison_record import Changes, ComparisonRecord
+from materium_rl.evaluation.comparison.record import Changes, ComparisonRecord
 from materium_rl.evaluation.metrics import Definition
 from materium_rl.evaluation.report import drawing
 from materium_rl.evaluation.report.charts import COUNTS, Chart

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from materium_rl.evaluation.filters import column_of
+from materium_rl.evaluation.discoveries.filters import column_of
 from materium_rl.evaluation.metrics import element_counts
 from materium_rl.evaluation.report import drawing
 from materium_rl.evaluation.report.charts import Chart

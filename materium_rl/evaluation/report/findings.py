@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from materium_rl.evaluation.discoveries import DEFAULT_SORT, TIER
-from materium_rl.evaluation.filters import column_of
+from materium_rl.evaluation.discoveries.filters import column_of
+from materium_rl.evaluation.discoveries.ranking import DEFAULT_SORT, TIER
 from materium_rl.evaluation.report.wording import REASONS, TIERS, space_group
 from materium_rl.structures import structures_match
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from pymatgen.core import Structure
 
-    from materium_rl.evaluation.sources import Samples
+    from materium_rl.evaluation.discoveries.sources import Samples
 
 MOST = 300
 """Discoveries in the table, each with its structure."""

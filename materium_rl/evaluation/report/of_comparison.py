@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from materium_rl.errors import ConfigError
-from materium_rl.evaluation.comparison_record import ComparisonRecord, read_comparison
-from materium_rl.evaluation.evaluate import CAVEAT, HELD_OUT_GAP, LABEL
+from materium_rl.evaluation.comparison.record import ComparisonRecord, read_comparison
+from materium_rl.evaluation.discoveries.sources import read_samples
+from materium_rl.evaluation.evaluate.text import BY_JUDGE
 from materium_rl.evaluation.metrics import Definition, Figure
 from materium_rl.evaluation.report import changes, charts, distributions
 from materium_rl.evaluation.report.content import Content, Section
 from materium_rl.evaluation.report.findings import find_best
+from materium_rl.evaluation.report.second_judges import judges_section, who_judges
 from materium_rl.evaluation.report.tables import Table, definitions_of, figure_of, figure_rows
 from materium_rl.evaluation.report.wording import RUNGS, in_words
-from materium_rl.evaluation.sources import read_samples
+from materium_rl.evaluation.scored import CAVEAT, HELD_OUT_GAP, LABEL
 from materium_rl.evaluation.table import SECTIONS, TERMINAL_SECTIONS
 
 if TYPE_CHECKING:
@@ -60,7 +62,7 @@ def comparison_content(folder: Path) -> Content:
         ],
         settings=_settings(record),
         config=json.dumps(record.config, indent=2, ensure_ascii=False),
-        definitions=definitions,
+        definitions=definitions | {f"judge-{d.key}": d for d in BY_JUDGE if record.panel is not None},
         version=str(settings.get("materium_rl", "of an unknown version")),
         files="samples_*.parquet",
     )
@@ -70,7 +72,8 @@ def _caveat(record: ComparisonRecord) -> str:
     """What the label means."""
     text = CAVEAT.removeprefix(f"{LABEL}: ")
     gap = f" {HELD_OUT_GAP}" if record.settings.get("band_gap_members") == "evaluation" else ""
-    return text[0].upper() + text[1:] + gap
+    second = f" {who_judges(record.panel)}" if record.panel is not None else ""
+    return text[0].upper() + text[1:] + gap + second
 
 
 def _before(
@@ -93,7 +96,7 @@ def _before(
     ]
     if rungs := distributions.tiers(frames):
         found.append(Section("novelty", "Novelty ladder", charts=[rungs], terms=RUNGS, name="Ladder"))
-    return [*found, *changes.sections(record, definitions)]
+    return [*found, *judges_section(record), *changes.sections(record, definitions)]
 
 
 def _given(drawn: Sequence[charts.Chart | None]) -> list[charts.Chart]:

@@ -9,10 +9,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from materium_rl.errors import ConfigError
-from materium_rl.evaluation.evaluate_report import BY_JUDGE, DESCRIBING, FUNNEL_ROWS, caveat
-from materium_rl.evaluation.ladder import LEVELS
+from materium_rl.evaluation.discoveries.sources import read_samples
+from materium_rl.evaluation.evaluate.record import EvaluationRecord, HistogramRecord, NoveltyRecord
+from materium_rl.evaluation.evaluate.text import BY_JUDGE, DESCRIBING, FUNNEL_ROWS, caveat
 from materium_rl.evaluation.metrics import Definition
-from materium_rl.evaluation.record import EvaluationRecord, HistogramRecord, NoveltyRecord
+from materium_rl.evaluation.novelty.ladder import LEVELS
 from materium_rl.evaluation.report import charts, distributions, drawing
 from materium_rl.evaluation.report.charts import Chart
 from materium_rl.evaluation.report.content import Content, Section
@@ -27,7 +28,6 @@ from materium_rl.evaluation.report.tables import (
     scaled,
 )
 from materium_rl.evaluation.report.wording import RUNGS, in_words
-from materium_rl.evaluation.sources import read_samples
 from materium_rl.runs import EVALUATED, EVALUATION
 
 SHARE = Definition("", "", "%", "")

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from materium_rl.evaluation.comparison_record import Change
+from materium_rl.evaluation.comparison.record import Change
+from materium_rl.evaluation.evaluate.record import DefinitionRecord, Estimate
 from materium_rl.evaluation.metrics import Definition, Figure, Unit
-from materium_rl.evaluation.record import DefinitionRecord, Estimate
 from materium_rl.evaluation.table import format_ratio, format_value
 
 Cell = tuple[str, str]

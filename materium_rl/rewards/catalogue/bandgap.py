@@ -32,6 +32,7 @@ class BandGap(Reward):
     """
 
     name: ClassVar[str] = "bandgap"
+    prompted_by: ClassVar[tuple[str, ...]] = ("band_gap",)
     unit: ClassVar[str] = "eV"
     citation: ClassVar[str] = (
         "Model: Chen, Zuo, Ye, Li and Ong, Nat. Comput. Sci. 1, 46 (2021). Target: Shockley and Queisser, "

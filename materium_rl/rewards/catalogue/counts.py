@@ -21,6 +21,7 @@ class NumberOfSites(Reward):
 
     name: ClassVar[str] = "n_sites"
     requires: ClassVar[tuple[str, ...]] = ("symmetry",)
+    prompted_by: ClassVar[tuple[str, ...]] = ("n_sites",)
 
     target: float = Field(default=8.0, ge=1, description="wanted number of sites")
     width: float = Field(default=4.0, gt=0, description="distance from it at which the score is 1/2")
@@ -41,6 +42,7 @@ class NumberOfElements(Reward):
     """Distinct elements, close to a target; isotopes and oxidation states are no elements of their own."""
 
     name: ClassVar[str] = "n_elements"
+    prompted_by: ClassVar[tuple[str, ...]] = ("n_elements",)
 
     target: float = Field(default=3.0, ge=1, description="wanted number of elements")
     width: float = Field(default=1.0, gt=0, description="distance from it at which the score is 1/2")

@@ -26,6 +26,7 @@ class Density(Reward):
     """
 
     name: ClassVar[str] = "density"
+    prompted_by: ClassVar[tuple[str, ...]] = ("density",)
     unit: ClassVar[str] = "g/cm³"
 
     target: float = Field(default=5.0, gt=0, description="wanted density, g/cm³")

@@ -32,6 +32,7 @@ class FormationEnergy(TargetedReward):
     """
 
     name: ClassVar[str] = "formation_energy"
+    prompted_by: ClassVar[tuple[str, ...]] = ("formation_energy",)
     unit: ClassVar[str] = "eV/atom"
     citation: ClassVar[str] = (
         "CHGNet: Deng et al., Nat. Mach. Intell. 5, 1031 (2023); MP2020 corrections: Wang et al., Sci. Rep. "

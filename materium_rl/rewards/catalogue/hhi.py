@@ -28,6 +28,7 @@ class HHI(TargetedReward):
     """
 
     name: ClassVar[str] = "hhi"
+    prompted_by: ClassVar[tuple[str, ...]] = ("hhi",)
     citation: ClassVar[str] = "Gaultois et al., Chem. Mater. 25, 2911 (2013), as tabulated in pymatgen"
     untargeted: ClassVar[Shaping] = SoftDecay(full=1500.0, half=2500.0)
 

@@ -32,6 +32,7 @@ class MagneticDensity(TargetedReward):
     """
 
     name: ClassVar[str] = "magnetic_density"
+    prompted_by: ClassVar[tuple[str, ...]] = ("magnetic_density",)
     unit: ClassVar[str] = "µB/Å³"
     citation: ClassVar[str] = "CHGNet: Deng et al., Nat. Mach. Intell. 5, 1031 (2023)"
     requires: ClassVar[tuple[str, ...]] = ("chgnet",)

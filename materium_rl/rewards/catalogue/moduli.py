@@ -60,6 +60,7 @@ class BulkModulus(_Modulus):
     """
 
     name: ClassVar[str] = "bulk_modulus"
+    prompted_by: ClassVar[tuple[str, ...]] = ("bulk_modulus",)
     untargeted: ClassVar[Shaping] = SoftStep(full=400.0, zero=0.0)
 
     target: float | None = Field(

@@ -44,6 +44,7 @@ class SpaceGroup(Reward):
         "Method: Togo, Shinohara and Tanaka, Sci. Technol. Adv. Mater. Meth. 4, 2384822 (2024), as in moyo"
     )
     requires: ClassVar[tuple[str, ...]] = ("symmetry",)
+    prompted_by: ClassVar[tuple[str, ...]] = ("space_group", "crystal_system")
 
     target: Annotated[int, Field(ge=1, le=230)] | CrystalSystem = Field(
         default="cubic", description="wanted space group number or crystal system"

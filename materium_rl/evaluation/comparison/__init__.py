@@ -1,0 +1,1 @@
+"""``materium-rl compare``: what changed between policies, how sure, and at what cost."""

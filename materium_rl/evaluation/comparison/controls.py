@@ -1,0 +1,94 @@
+"""What the base reaches without fine-tuning: hotter, or at the cost of the run spent on choosing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from materium_rl.config import CompareConfig, RewardConfig
+from materium_rl.evaluation.comparison.entries import FinetuneRun
+from materium_rl.evaluation.scored import sample_structures
+from materium_rl.policies.loading import Policy
+from materium_rl.prompting import prompt_tensors
+from materium_rl.prompts import Prompt
+from materium_rl.rewards.base import Invalid, Outcome
+from materium_rl.rewards.execution.batches import Progress
+from materium_rl.rewards.scoring import Scorer
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+NOT_OK = {Outcome.FAILED: -1.0, Outcome.INVALID: -2.0}
+"""Below every reward: what could not be measured, and what is no crystal."""
+
+
+def standing(outcome: str, reward: float) -> float:
+    """What samples are ranked by: the reward, or less than any for what has none."""
+    return NOT_OK.get(Outcome(outcome), reward)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The best of many samples.
+
+    Args:
+        structures: Those kept, in the order in which they were drawn.
+        calls: Samples drawn and rewarded.
+        seconds: Time for both.
+    """
+
+    structures: list[Structure | Invalid]
+    calls: int
+    seconds: float
+
+
+def best_of(
+    policy: Policy,
+    run: FinetuneRun,
+    config: CompareConfig,
+    calls: int,
+    progress: Progress | None = None,
+    prompts: Sequence[Prompt] = (),
+) -> Chosen:
+    """Draw ``calls`` samples and keep the n that the reward of a run puts highest; of equal ones the first.
+
+    They are rewarded in batches of the run, so that a reward that remembers what came before sees them
+    as it saw those of the run.
+
+    Args:
+        policy: The base.
+        run: Whose reward it is.
+        config: n, seed, temperature, and how to score.
+        calls: At least n.
+        progress: Is told how many samples have been rewarded.
+        prompts: What each sample is asked for, ``calls`` or none.
+    """
+    start, size = time.monotonic(), run.config.rl.batch_size
+    best: list[tuple[float, int, Structure | Invalid]] = []
+    with Scorer(**_reward(run.config.reward, config.reward).model_dump()) as scorer:
+        for first in range(0, calls, size):
+            wishes = prompts[first : first + size]
+            drawn = sample_structures(
+                policy,
+                min(size, calls - first),
+                seed=config.seed,
+                temperature=config.temperature,
+                batch_size=config.batch_size,
+                first=first,
+                asked=prompt_tensors(policy.model, wishes),
+            )
+            table = scorer.score(drawn, asked=[wish.targets() for wish in wishes])
+            found = [(standing(row.outcome, row.reward), first + i, drawn[i]) for i, row in enumerate(table)]
+            best = sorted([*best, *found], key=lambda item: (-item[0], item[1]))[: config.n]
+            if progress:
+                progress(first + len(drawn), calls)
+    kept = [structure for _, _, structure in sorted(best, key=lambda item: item[1])]
+    return Chosen(kept, calls, time.monotonic() - start)
+
+
+def _reward(reward: RewardConfig, how: RewardConfig) -> RewardConfig:
+    """What a run rewarded, computed as the comparison is."""
+    keep = {"expression", "gates", "aggregation", "plugins"}
+    return how.model_copy(update={key: getattr(reward, key) for key in keep})

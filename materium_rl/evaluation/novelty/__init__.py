@@ -1,0 +1,1 @@
+"""In which sense a structure is new, against what, and why."""
