@@ -320,6 +320,110 @@ PROMPT_GROUP = 16
 """Size of the groups of a run with prompts that does not name one: eight prompts in a batch."""
 
 
+class SentinelLimits(Section):
+    """How far a signal may go; see ``rl.signals`` and docs/finetuning.md for what was measured."""
+
+    unique: float = Field(0.55, ge=0, description="distinct crystals may fall to so many times the reference")
+    prototype_unique: float = Field(0.4, ge=0, description="distinct prototypes: the same")
+    top5: float = Field(0.25, ge=0, description="share of the five commonest prototypes may rise by so much")
+    rare_earth: float = Field(0.25, ge=0, description="share with rare earths may rise by so much")
+    anion: float = Field(
+        0.6, ge=0, description="share with an anion former may fall to so many times the reference"
+    )
+    element_divergence: float = Field(0.4, gt=0, description="of the elements from the reference, bits")
+    mean_sites: float = Field(
+        1.4, gt=1, description="mean number of sites may change by this factor, up or down"
+    )
+    mean_elements: float = Field(1.3, gt=1, description="mean number of elements: the same")
+    hull_tail: float = Field(0.1, ge=0, description="share more than 0.1 eV/atom below the hull")
+    second_opinion: float = Field(
+        0.5, ge=0, description="score by a second model, over that by the reward's own, of the best samples"
+    )
+    dominant_term: float = Field(0.95, gt=0, le=1, description="share of one term in the spread of the terms")
+    zero_spread: float = Field(0.5, ge=0, le=1, description="share of groups that all earn the same")
+    kl: float = Field(1.0, gt=0, description="median KL divergence from the reference policy, nats per token")
+    clip_fraction: float = Field(0.3, gt=0, le=1, description="share of tokens whose ratio was clipped")
+
+
+Response = Literal["ignore", "warn", "raise_kl", "roll_back", "stop"]
+
+
+class SentinelResponses(Section):
+    """What is done when a signal is past its limit."""
+
+    unique: Response = "stop"
+    prototype_unique: Response = "stop"
+    top5: Response = "stop"
+    rare_earth: Response = "warn"
+    anion: Response = "warn"
+    element_divergence: Response = "warn"
+    mean_sites: Response = "warn"
+    mean_elements: Response = "warn"
+    hull_tail: Response = "warn"
+    second_opinion: Response = "warn"
+    dominant_term: Response = "warn"
+    zero_spread: Response = "warn"
+    kl: Response = "warn"
+    clip_fraction: Response = "warn"
+
+
+class SentinelConfig(Section):
+    """Watches a run for collapse and for a reward that is being gamed; see ``rl.sentinel``."""
+
+    response: Response | None = Field(None, description="of every signal, in place of those in responses")
+    responses: SentinelResponses = SentinelResponses()
+    limits: SentinelLimits = SentinelLimits()
+    window: int = Field(5, ge=1, description="steps whose samples are judged together")
+    patience: int = Field(3, ge=1, description="steps in a row past a limit before anything is done")
+    kl_factor: float = Field(2.0, gt=1, description="raise_kl and roll_back multiply the KL weight by this")
+    max_rollbacks: int = Field(2, ge=0, description="a run that must be rolled back once more is stopped")
+    opinions: int = Field(
+        8, ge=0, description="best samples of a step that a second model judges; 0: no second opinion"
+    )
+
+    def response_to(self, signal: str) -> Response:
+        """What is done when a signal is past its limit."""
+        response: Response = self.response or getattr(self.responses, signal)
+        return response
+
+
+class UntilConfig(Section):
+    """When a stage ends: by a score, by a plateau, and at the latest after some steps."""
+
+    steps: int | None = Field(None, ge=1, description="most steps of the stage; null: to the end of the run")
+    of: str = Field("reward", description="what score and plateau look at: reward, or a reward's name")
+    score: float | None = Field(None, ge=0, le=1, description="ends when its mean reaches this")
+    plateau: int | None = Field(None, ge=1, description="ends after so many steps without a gain")
+    min_gain: float = Field(0.01, gt=0, description="what counts as a gain of the mean")
+    window: int = Field(5, ge=1, description="steps of the mean")
+
+
+STAGED = ("reward", "rl", "guards", "replay", "sentinel")
+OF_THE_RUN = ("algorithm", "steps", "batch_size", "num_iterations", "minibatches")
+"""Of ``rl``: what a stage cannot change."""
+
+
+class StageConfig(Section):
+    """One stage of a run: what is other than in the rest of the config, and when it ends."""
+
+    name: str = Field(min_length=1)
+    until: UntilConfig = UntilConfig()
+    reward: dict[str, Any] = {}
+    rl: dict[str, Any] = {}
+    guards: dict[str, Any] = {}
+    replay: dict[str, Any] = {}
+    sentinel: dict[str, Any] = {}
+
+    @field_validator("rl")
+    @classmethod
+    def _leaves_the_run_alone(cls, rl: dict[str, Any]) -> dict[str, Any]:
+        for name in OF_THE_RUN:
+            if name in rl:
+                hint = "; set until.steps" if name == "steps" else ""
+                raise ValueError(f"rl.{name} is of the whole run, a stage cannot change it{hint}")
+        return rl
+
+
 class FinetuneConfig(Section):
     """Everything that ``materium-rl finetune`` needs."""
 
@@ -335,6 +439,40 @@ class FinetuneConfig(Section):
     rl: RLConfig = RLConfig()
     guards: GuardsConfig = GuardsConfig()
     replay: ReplayConfig = ReplayConfig()
+    sentinel: SentinelConfig = SentinelConfig()
+    stages: tuple[StageConfig, ...] = Field(
+        (), description="parts of the run, each with a reward of its own; see rl.stages"
+    )
+
+    def at_stage(self, index: int) -> FinetuneConfig:
+        """The config of a stage, without stages; of a run without stages this one."""
+        if not self.stages:
+            return self
+        tree = self.model_dump(exclude={"stages"})
+        _merge(tree, self.stages[index].model_dump(include=set(STAGED)))
+        return FinetuneConfig.model_validate(tree)
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> Self:
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two stages have one name: {', '.join(names)}")
+        for index, name in enumerate(names):
+            try:
+                self.at_stage(index)
+            except ValidationError as error:
+                raise ValueError(f"stage {name!r}: {_explain(FinetuneConfig, error)}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _kl_can_be_raised(self) -> Self:
+        signals = SentinelResponses.model_fields
+        raising = [s for s in signals if self.sentinel.response_to(s) in ("raise_kl", "roll_back")]
+        if raising and self.rl.kl_coef == 0:
+            raise ValueError(
+                f"the sentinel raises the KL weight (responses.{raising[0]}), so rl.kl_coef must be above 0"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -622,6 +760,8 @@ def _explain(cls: type[Section], error: ValidationError) -> str:
 def _keys_at(cls: type[BaseModel], location: Iterable[str]) -> list[str]:
     """Names of the fields of the section at a location."""
     for part in location:
+        if part.isdigit():  # a place in a list, whose sections are all alike
+            continue
         annotation = cls.model_fields[part].annotation
         sections = [c for c in (annotation, *get_args(annotation)) if _is_section(c)]
         if not sections:

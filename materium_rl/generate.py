@@ -48,6 +48,7 @@ def generate(config: GenerateConfig) -> Path:
     prompts = PromptSource(_prompts(config), policy, config.policy).draw_repeated(
         config.n, seed=config.seed, stream=0, repeats=1
     ) or [Prompt(c, config.constraints) for c in asked or [Conditions()] for _ in range(config.n)]
+    tensors = prompt_tensors(policy.model, prompts)
     for warning in out_of_range(asked, policy.model.config.condition_statistics or {}):
         print(f"warning: {warning}", file=sys.stderr)
     completions = sample_many(
@@ -57,7 +58,7 @@ def generate(config: GenerateConfig) -> Path:
         temperature=config.temperature * how.temperature,
         batch_size=config.batch_size,
         guidance=config.guidance,
-        **prompt_tensors(policy.model, prompts).keywords,
+        **tensors.keywords,
     )
     structures = [policy.codec.decode(row.tolist()) for row in completions.ids]
     measured = measure(structures, list(prompts[0].conditions.given()))

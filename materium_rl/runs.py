@@ -4,6 +4,7 @@
 config.yaml                       resolved, re-runnable
 environment.json                  one record per start: versions, platform, command
 metrics.jsonl                     one line per step
+sentinel.jsonl                    fine-tuning: one line per alarm
 samples/step_000001.parquet       every completion of a step
 checkpoints/step_000010/          complete once it has this name
 checkpoints/latest                text file with the name of the newest checkpoint
@@ -19,7 +20,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -39,6 +40,7 @@ ENTRIES = frozenset(
         "environment.json",
         "dropped.txt",
         "metrics.jsonl",
+        "sentinel.jsonl",
         "samples",
         "checkpoints",
         "policy",
@@ -100,7 +102,7 @@ class RunFolder:
         run.checkpoints.mkdir(exist_ok=True)
         run._record_environment()
         if resume:
-            run._rewind()
+            run.rewind(run.latest_step())
         return run
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
@@ -114,6 +116,15 @@ class RunFolder:
             stream.write(line + "\n")
             stream.flush()
             os.fsync(stream.fileno())
+
+    def write_alarms(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write ``sentinel.jsonl``, one line per alarm of the run; without any there is no such file."""
+        path = self.path / "sentinel.jsonl"
+        if not rows:
+            remove(path)
+            return
+        with atomic_path(path) as temporary:
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Return all complete lines; a last line torn by a crash is left out."""
@@ -140,7 +151,7 @@ class RunFolder:
 
     def sample_tables(self) -> dict[int, Path]:
         """Step -> its complete table of samples, in order."""
-        tables = {_step_of(path): path for path in self.samples.glob("step_[0-9]*.parquet")}
+        tables = {step_of(path): path for path in self.samples.glob("step_[0-9]*.parquet")}
         return dict(sorted(tables.items()))
 
     @contextmanager
@@ -162,7 +173,7 @@ class RunFolder:
         self._point_to(target)
         if keep is not None:
             older = [path for path in self._checkpoints() if path != target]
-            lasting = [path for path in [*older, target] if _step_of(path) % every == 0][-keep:]
+            lasting = [path for path in [*older, target] if step_of(path) % every == 0][-keep:]
             for path in older:
                 if path not in lasting:
                     discard(path)
@@ -174,12 +185,12 @@ class RunFolder:
 
     def checkpoint_folders(self) -> dict[int, Path]:
         """Step -> its complete checkpoint, in order."""
-        return {_step_of(path): path for path in self._checkpoints()}
+        return {step_of(path): path for path in self._checkpoints()}
 
     def latest_step(self) -> int:
         """Step of the latest checkpoint; 0 without one."""
         latest = self.latest_checkpoint()
-        return _step_of(latest) if latest else 0
+        return step_of(latest) if latest else 0
 
     def _point_to(self, checkpoint: Path) -> None:
         with atomic_path(self.checkpoints / "latest") as temporary:
@@ -188,21 +199,29 @@ class RunFolder:
     def _checkpoints(self) -> list[Path]:
         return sorted(path for path in self.checkpoints.glob("step_[0-9]*") if path.is_dir())
 
-    def _rewind(self) -> None:
-        """Remove what was recorded after the latest checkpoint, and what a killed process left half-done."""
+    def last_checkpoint_before(self, step: int) -> Path | None:
+        """The newest complete checkpoint that is older than a step."""
+        older = (path for path in reversed(self._checkpoints()) if step_of(path) < step)
+        return next((path for path in older if _is_complete(path)), None)
+
+    def rewind(self, last: int) -> None:
+        """Remove what was recorded after a checkpoint, and what a killed process left half-done.
+
+        Args:
+            last: Step of the checkpoint; 0 for none.
+        """
         for folder in (self.path, self.samples, self.checkpoints):
             for leftover in folder.glob(f"{TEMPORARY}*"):
                 remove(leftover)
-        last = self.latest_step()
+        for folder in self._checkpoints():  # first of all: the rest is removed again after the next start
+            if step_of(folder) > last or not _is_complete(folder):
+                discard(folder)
         rows = [row for row in self.read_metrics() if row["step"] <= last]
         with atomic_path(self.metrics) as temporary:
             temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         for table in self.samples.glob("step_*.parquet"):
-            if _step_of(table) > last:
+            if step_of(table) > last:
                 table.unlink()
-        for folder in self._checkpoints():
-            if _step_of(folder) > last or not _is_complete(folder):
-                discard(folder)
         if last:
             self._point_to(self.checkpoints / step_name(last))
 
@@ -295,7 +314,8 @@ def step_name(step: int) -> str:
     return f"step_{step:06d}"
 
 
-def _step_of(path: Path) -> int:
+def step_of(path: Path) -> int:
+    """12 for ``step_000012``, a checkpoint, and for ``step_000012.parquet``."""
     return int(path.stem.removeprefix("step_"))
 
 

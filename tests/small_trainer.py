@@ -12,10 +12,10 @@ from tiny import SHAPE, tiny_codec
 from materium_rl.config import FinetuneConfig, load_config
 from materium_rl.policies.loading import build_model, load_policy, save_policy
 from materium_rl.rl.algorithms import ALGORITHMS
-from materium_rl.rl.finetune import make_scorer
 from materium_rl.rl.grpo import CrystalGRPOTrainer
 from materium_rl.rl.guards import Guards
 from materium_rl.rl.progress import Progress
+from materium_rl.rl.stages import make_scorer
 from materium_rl.runs import RunFolder
 
 SMALL = {
@@ -27,6 +27,7 @@ SMALL = {
     "replay.batch_size": 0,
     "guards.descriptors": [],
     "guards.floors": [],
+    "sentinel.response": "ignore",
 }
 
 
@@ -45,7 +46,7 @@ def small_trainer(folder: Path, values: Mapping[str, Any]) -> Iterator[CrystalGR
             folder / "policy",
         )
     config = small_config(folder / "policy", values)
-    with make_scorer(config.reward) as scorer:
+    with make_scorer(config) as scorer:
         run = RunFolder.create(folder / "run", config, overwrite=True)
         trainer = ALGORITHMS[config.rl.algorithm](
             load_policy(config.policy), scorer, Guards(()), config, run, Progress(1)

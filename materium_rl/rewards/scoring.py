@@ -135,6 +135,11 @@ class Scorer:
         """Names of all rewards measured, gates first; the prefixes of the table's columns."""
         return list(self._rewards)
 
+    @property
+    def paying(self) -> dict[str, TermScorer]:
+        """The gates and the terms with a weight, by name, each with its curve."""
+        return {name: scorer for name, scorer in self._scorers.items() if self._counts(name)}
+
     def start(self) -> None:
         """Load every reward, and start the workers.
 

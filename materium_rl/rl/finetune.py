@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from pymatgen.core import Structure
 from transformers import TrainerCallback
 from transformers.models.llama.modeling_llama import LlamaAttention
 
-from materium_rl.config import FinetuneConfig, RewardConfig, load_config
+from materium_rl.config import FinetuneConfig, load_config
 from materium_rl.errors import ConfigError
 from materium_rl.interrupts import GracefulInterrupt
 from materium_rl.policies.loading import Policy, load_policy
@@ -25,10 +24,14 @@ from materium_rl.rl.algorithms import ALGORITHMS
 from materium_rl.rl.grpo import CrystalGRPOTrainer
 from materium_rl.rl.guards import Guards
 from materium_rl.rl.progress import Progress
-from materium_rl.runs import RunFolder, check_run_folder
+from materium_rl.rl.rollback import answer
+from materium_rl.rl.sentinel import Alarm
+from materium_rl.rl.signals import facts_of_structures
+from materium_rl.rl.stages import Stage, StageScorer, check_stages, next_stage, stage_at
+from materium_rl.runs import RunFolder, check_run_folder, step_of
 
 REFERENCE_SAMPLES = 512
-"""Samples of the pretrained policy that set the reference of the guards."""
+"""Samples of the pretrained policy that set the reference of guards and sentinel."""
 
 
 def finetune(config: FinetuneConfig, run: Path, *, resume: bool = False, overwrite: bool = False) -> Path:
@@ -36,30 +39,65 @@ def finetune(config: FinetuneConfig, run: Path, *, resume: bool = False, overwri
 
     Raises:
         ConfigError: Wrong policy, reward or folder; nothing has been written then.
+        SentinelStopError: The sentinel has stopped the run, after a checkpoint has been written.
         KeyboardInterrupt: Ctrl-C, after a checkpoint has been written.
     """
     _check_alone()
+    check_stages(config)
     if resume:
         _check_same_updates(run, config)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     policy = load_policy(config.policy, device=device)
     _switch_dropout_off(policy)
     prompts = PromptSource(config.prompts, policy, config.policy)
-    with make_scorer(config.reward, config.prompts.targets) as scorer:
+    stage = next_stage(config, RunFolder(run)) if resume else stage_at(config, 0)
+    with (
+        StageScorer(config) as scorer,
+        Progress(config.rl.steps) as progress,
+        GracefulInterrupt() as interrupt,
+    ):
+        if stage is not None:
+            scorer.of(stage)  # what cannot be loaded ends the run before anything is written
         folder = RunFolder.create(run, config, resume=resume, overwrite=overwrite)
-        checkpoint = folder.latest_checkpoint() if resume else None
-        guards = Guards(config.guards.descriptors, config.guards.floors, config.guards.strength)
-        with Progress(config.rl.steps) as progress, GracefulInterrupt() as interrupt:
-            trainer = ALGORITHMS[config.rl.algorithm](policy, scorer, guards, config, folder, progress)
-            trainer.add_callback(_AfterStep(trainer, interrupt))
-            if checkpoint:
-                trainer.restore_rollout_state(checkpoint)
-            else:
-                guards.fit(_reference_structures(policy, prompts, config))
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        while not interrupt.requested and (stage := next_stage(config, folder)) is not None:
+            alarm = _train(policy, prompts, stage, scorer.of(stage), config, folder, progress, interrupt)
+            if alarm is not None:
+                answer(alarm, folder, config.at_stage(stage.index).sentinel, progress)
     if interrupt.requested:
         raise KeyboardInterrupt
     return folder.path
+
+
+def _train(
+    policy: Policy,
+    prompts: PromptSource,
+    stage: Stage,
+    scorer: Scorer,
+    config: FinetuneConfig,
+    folder: RunFolder,
+    progress: Progress,
+    interrupt: GracefulInterrupt,
+) -> Alarm | None:
+    """Train to the end of a stage, or until an alarm that ends the training, which is returned."""
+    checkpoint = folder.latest_checkpoint()
+    settings = stage.settings(config)
+    guards = Guards(settings.guards.descriptors, settings.guards.floors, settings.guards.strength)
+    trainer = ALGORITHMS[settings.rl.algorithm](policy, scorer, guards, settings, folder, progress, stage)
+    trainer.add_callback(_AfterStep(trainer, interrupt))
+    if checkpoint is None:
+        structures = _reference_structures(policy, prompts, config)
+        guards.fit(structures)
+        trainer.sentinel.fit(facts_of_structures(structures))
+    elif stage.first == step_of(checkpoint) + 1:
+        trainer.carry_over(checkpoint)
+    else:
+        trainer.restore_rollout_state(checkpoint)
+    if stage.name:
+        progress.say(f"stage {stage.name}, {stage.index + 1} of {len(config.stages)}")
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if stage.ended:
+        progress.say(f"stage {stage.name} ended at step {trainer.steps_done}: {stage.ended}")
+    return trainer.alarm
 
 
 def _check_alone() -> None:
@@ -84,21 +122,6 @@ def _check_same_updates(run: Path, config: FinetuneConfig) -> None:
                 f"the run {run} was made with rl.{name} {before}, so it cannot go on with {now}: "
                 "leave that out, or start another run"
             )
-
-
-def make_scorer(config: RewardConfig, prompted: Collection[str] = ()) -> Scorer:
-    """The scorer that a reward config describes.
-
-    Args:
-        config: Of the reward.
-        prompted: What every sample is asked for.
-
-    Raises:
-        ConfigError: A wrong reward, or one whose target is a prompt that there is not.
-    """
-    scorer = Scorer(**config.model_dump())
-    scorer.check_prompts(prompted)
-    return scorer
 
 
 def _reference_structures(policy: Policy, prompts: PromptSource, config: FinetuneConfig) -> list[Structure]:

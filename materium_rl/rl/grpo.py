@@ -8,10 +8,13 @@ floats) and the log-probabilities (TRL's own path skips the model's forward, and
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
+import pandas as pd
 import torch
 from datasets import Dataset
 from torch import Tensor
@@ -40,13 +43,15 @@ from materium_rl.rl.guards import Guards
 from materium_rl.rl.kl import KLController
 from materium_rl.rl.progress import Progress
 from materium_rl.rl.replay import Memory, ReplayBuffer
-from materium_rl.rl.rollout import Rollout, collect
+from materium_rl.rl.rollout import Rollout, collect, rollout_metrics
+from materium_rl.rl.second_opinion import SecondOpinions
+from materium_rl.rl.sentinel import Alarm, Sentinel
+from materium_rl.rl.signals import facts_of
+from materium_rl.rl.stages import ROLLOUT_STATE, Stage, rollout_state
 from materium_rl.rl.token_scores import log_probs_by_length
-from materium_rl.runs import RunFolder
+from materium_rl.runs import RunFolder, step_of
 from materium_rl.token_layout import TokenClass
 from materium_rl.tokenizer import CrystalTokenizer
-
-ROLLOUT_STATE = "rollout_state.pt"
 
 
 class Part(Protocol):
@@ -71,6 +76,7 @@ class CrystalGRPOTrainer(GRPOTrainer):
         config: The whole fine-tuning config.
         run: Where samples, metrics and checkpoints go.
         progress: Shows each step to the user.
+        stage: Which stage of the run this is; a run without stages is one.
     """
 
     def __init__(
@@ -81,9 +87,11 @@ class CrystalGRPOTrainer(GRPOTrainer):
         config: FinetuneConfig,
         run: RunFolder,
         progress: Progress,
+        stage: Stage | None = None,
     ) -> None:
         self.codec, self.scorer, self.guards = policy.codec, scorer, guards
         self.config, self.run, self.progress = config, run, progress
+        self.stage = stage or Stage()
         super().__init__(
             model=policy.model,
             reward_funcs=[_scored_in_rollout],
@@ -102,6 +110,10 @@ class CrystalGRPOTrainer(GRPOTrainer):
         self._asked, self._rows = UNPROMPTED, torch.arange(config.rl.batch_size)
         self.average = AveragedModel(policy.model, multi_avg_fn=get_ema_multi_avg_fn(config.rl.average_decay))
         self.kl = KLController(config.rl.kl_coef, config.rl.kl_target, config.rl.kl_horizon)
+        self.sentinel = Sentinel(config.sentinel)
+        self.second_opinions = SecondOpinions(scorer.paying, config.sentinel.opinions)
+        self.alarm: Alarm | None = None
+        self._last: tuple[pd.DataFrame, dict[str, tuple[float, float]]] | None = None
 
     @property
     def steps_done(self) -> int:
@@ -298,8 +310,9 @@ class CrystalGRPOTrainer(GRPOTrainer):
         return *log_probs_by_length(policy, input_ids, self.config.rl.temperature, first, asked), None
 
     def _record(self, step: int, rollout: Rollout, columns: dict[str, np.ndarray]) -> None:
-        frame = rollout.to_frame().assign(**columns)
+        frame = rollout.to_frame().assign(**columns, **self.stage.label)
         self.run.write_samples(step, frame)
+        self._last = frame, self.second_opinions.ask(rollout.structures, rollout.table)
         metrics = rollout_metrics(frame, self.scorer.names)
         metrics["frac_reward_zero_std"] = zero_spread_fraction(
             rollout.table.rewards, self.config.rl.baseline_size
@@ -313,9 +326,36 @@ class CrystalGRPOTrainer(GRPOTrainer):
         """Write one line of metrics and show it."""
         super().log(logs, start_time)
         if "loss" in logs:
-            row = {"step": self.steps_done, **logs}
+            row: dict[str, Any] = {"step": self.steps_done, **logs}
+            row |= self.stage.label | self._watch(row)
+            self.stage.observe(row)
+            if self.stage.ended:
+                self.control.should_training_stop = self.control.should_save = True
             self.run.append_metrics(row)
             self.progress.show(row)
+
+    def _watch(self, row: dict[str, Any]) -> dict[str, float]:
+        """Show the step to the sentinel, answer its alarms; returns what it saw, for the metrics."""
+        assert self._last is not None
+        frame, opinions = self._last
+        facts = facts_of(frame, self.scorer.weights, row, opinions)
+        seen, alarms = self.sentinel.observe(self.steps_done, facts)
+        for alarm in alarms:
+            self.progress.say(f"sentinel, {alarm.response}: {alarm.text}")
+        if alarms:
+            self.run.write_alarms(self.sentinel.records())
+            self._answer(alarms[0])
+        return {f"sentinel/{name}": value for name, value in seen.items()}
+
+    def _answer(self, alarm: Alarm) -> None:
+        """Do what the severest alarm of a step asks for; what ends the training is left to its caller."""
+        if alarm.response == "raise_kl":
+            self.kl.coef *= self.config.sentinel.kl_factor
+            self._weigh_kl()
+        elif alarm.response in ("roll_back", "stop"):
+            self.alarm = alarm
+            self.control.should_training_stop = True
+            self.control.should_save |= alarm.response == "stop"
 
     def _save_checkpoint(self, _model: Any, _trial: Any) -> None:
         """Write weights, optimizer, schedule, generators, archives and guards under one name."""
@@ -341,34 +381,59 @@ class CrystalGRPOTrainer(GRPOTrainer):
 
     @property
     def _parts(self) -> dict[str, Part]:
-        return {"guards": self.guards, "replay": self.replay, "kl": self.kl}
+        return {
+            "guards": self.guards,
+            "replay": self.replay,
+            "kl": self.kl,
+            "sentinel": self.sentinel,
+            "stage": self.stage,
+        }
 
     def restore_rollout_state(self, checkpoint: Path) -> None:
         """Load archives, guards, replay and averaged weights; ``train`` loads weights and optimizer."""
-        self.average.module.load_state_dict(load_policy(checkpoint / "policy").model.state_dict())
-        self.average.n_averaged.fill_(1)
         self.scorer.load_state_dict(json.loads((checkpoint / "archives.json").read_text(encoding="utf-8")))
-        state = torch.load(checkpoint / ROLLOUT_STATE, weights_only=False)
-        for name, part in self._parts.items():
-            part.load_state_dict(state[name])
+        self._restore(checkpoint, list(self._parts))
         self._weigh_kl()
 
+    def carry_over(self, checkpoint: Path) -> None:
+        """Load what outlives a stage: averaged weights, and what is measured by the pretrained policy.
 
-def rollout_metrics(frame: Any, names: list[str]) -> dict[str, float]:
-    """Means of a batch for ``metrics.jsonl``, keys as in TRL where TRL has them."""
-    rewards = frame["reward"].to_numpy(dtype=float)
-    metrics = {"reward": float(np.nanmean(rewards)), "reward_std": float(np.nanstd(rewards))}
-    for outcome in ("ok", "invalid", "failed"):
-        metrics[f"outcome/{outcome}"] = float((frame["outcome"] == outcome).mean())
-    for name in names:
-        scores = frame[f"{name}.score"].to_numpy(dtype=float)
-        if not np.isnan(scores).all():
-            metrics[f"rewards/{name}/mean"] = float(np.nanmean(scores))
-            metrics[f"values/{name}/mean"] = float(np.nanmean(frame[f"{name}.value"].to_numpy(dtype=float)))
-    prototypes = frame.loc[frame["outcome"] == "ok", "prototype"].value_counts()
-    metrics["prototypes/distinct"] = float(len(prototypes))
-    metrics["prototypes/top5_share"] = float(prototypes.head(5).sum() / len(frame))
-    return metrics
+        Archives, replay and critic know what the last reward paid for, and start anew.
+        """
+        self._restore(checkpoint, ["guards", "sentinel"])
+
+    def _restore(self, checkpoint: Path, names: list[str]) -> None:
+        self.average.module.load_state_dict(load_policy(checkpoint / "policy").model.state_dict())
+        self.average.n_averaged.fill_(1)
+        state = rollout_state(checkpoint)
+        for name in names:
+            self._parts[name].load_state_dict(state[name])
+        self.run.write_alarms(self.sentinel.records())
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """TRL's schedule, from the first to the last step of the stage."""
+        before = (self.stage.first - 1) * self.config.rl.updates_per_step
+        schedule = super().create_scheduler(num_training_steps - before, optimizer)
+        schedule.lr_lambdas = [partial(_later, rule, before) for rule in schedule.lr_lambdas]
+        return schedule
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Go on with the optimizer; a new stage has its own learning rate."""
+        rates = list(self.lr_scheduler.base_lrs)
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint and step_of(Path(checkpoint)) == self.stage.first - 1:
+            schedule = self.lr_scheduler
+            schedule.base_lrs = rates
+            schedule._last_lr = [
+                rate * rule(schedule.last_epoch)
+                for rate, rule in zip(rates, schedule.lr_lambdas, strict=True)
+            ]
+            for group, rate, now in zip(self.optimizer.param_groups, rates, schedule._last_lr, strict=True):
+                group["initial_lr"], group["lr"] = rate, now
+
+
+def _later(rule: Callable[[int], float], before: int, update: int) -> float:
+    return rule(max(0, update - before))
 
 
 def _scored_in_rollout(**_: Any) -> list[float]:

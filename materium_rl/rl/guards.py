@@ -51,7 +51,8 @@ class Guards:
     """Keeps the means of the descriptors, over valid samples, near their reference.
 
     Args:
-        names: Descriptors, keys of ``DESCRIPTORS``.
+        names: Descriptors that are held, keys of ``DESCRIPTORS``; reference and running means are kept of
+            all of them, so that another stage of a run may hold others.
         floors: Those among them that may rise but not fall.
         strength: Weight of the restoring term; 0 leaves only the orthogonalised advantages.
         memory: Share of the running mean that one batch does not replace.
@@ -65,19 +66,23 @@ class Guards:
     running: np.ndarray = field(default_factory=lambda: np.empty(0))
 
     @property
+    def _columns(self) -> list[int]:
+        return [list(DESCRIPTORS).index(name) for name in self.names]
+
+    @property
     def is_floor(self) -> np.ndarray:
         """Which descriptors may rise, bool (F,)."""
         return np.array([name in self.floors for name in self.names], dtype=bool)
 
     def fit(self, structures: Sequence[Structure]) -> None:
         """Take mean and spread of the reference policy's valid samples as the reference."""
-        rows = describe(structures, self.names)
+        rows = describe(structures, list(DESCRIPTORS))
         self.reference = np.stack([rows.mean(axis=0), rows.std(axis=0) + 1e-6])
         self.running = self.reference[0].copy()
 
     def standardise(self, structures: Sequence[Structure]) -> np.ndarray:
         """Descriptors in units of the reference spread, (N, F)."""
-        mean, spread = self.reference
+        mean, spread = self.reference[:, self._columns]
         standard: np.ndarray = (describe(structures, self.names) - mean) / spread
         return standard
 
@@ -88,23 +93,25 @@ class Guards:
             standard: Standardised descriptors (N, F).
             valid: Which samples are valid, bool (N,).
         """
-        mean, spread = self.reference
+        mean, spread = self.reference[:, self._columns]
         if valid.any():
             batch = standard[valid].mean(axis=0) * spread + mean
-            self.running = self.memory * self.running + (1 - self.memory) * batch
-        drift = (self.running - mean) / spread
+            running = self.running[self._columns]
+            self.running[self._columns] = self.memory * running + (1 - self.memory) * batch
+        drift = (self.running[self._columns] - mean) / spread
         drift = np.where(self.is_floor, np.minimum(drift, 0.0), drift)
         term: np.ndarray = -self.strength * (standard - standard.mean(axis=0)) @ drift
         return term
 
     def drift(self) -> dict[str, float]:
         """Running mean of each descriptor over its reference mean, minus 1."""
-        ratio = self.running / np.maximum(self.reference[0], 1e-9) - 1
+        mean = self.reference[0, self._columns]
+        ratio = self.running[self._columns] / np.maximum(mean, 1e-9) - 1
         return {name: float(value) for name, value in zip(self.names, ratio, strict=True)}
 
     def state_dict(self) -> dict[str, Any]:
         """Reference and running means."""
-        return {"names": self.names, "reference": self.reference, "running": self.running}
+        return {"reference": self.reference, "running": self.running}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore ``state_dict``."""

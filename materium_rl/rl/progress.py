@@ -71,6 +71,10 @@ class Progress:
                 f"step {row['step']}/{self.steps}  {values}  {self._remaining()}", highlight=False
             )
 
+    def say(self, line: str) -> None:
+        """Print a line, above the table where there is one."""
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
     def _table(self) -> Table:
         titles = {k: t for k, t in COLUMNS.items() if any(r.get(k) is not None for r in self._rows)}
         table = Table(title=f"fine-tuning: {self._remaining()}")

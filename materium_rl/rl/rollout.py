@@ -97,3 +97,20 @@ def collect(
     prompt = torch.tensor([codec.prompt] * batch_size, device=completions.ids.device)
     table = scorer.score(structures, asked=[wish.targets() for wish in prompts])
     return Rollout(prompt, completions.ids, completions.log_probs, structures, table, prompts, asked)
+
+
+def rollout_metrics(frame: pd.DataFrame, names: list[str]) -> dict[str, float]:
+    """Means of a batch for ``metrics.jsonl``, keys as in TRL where TRL has them."""
+    rewards = frame["reward"].to_numpy(dtype=float)
+    metrics = {"reward": float(np.nanmean(rewards)), "reward_std": float(np.nanstd(rewards))}
+    for outcome in ("ok", "invalid", "failed"):
+        metrics[f"outcome/{outcome}"] = float((frame["outcome"] == outcome).mean())
+    for name in names:
+        scores = frame[f"{name}.score"].to_numpy(dtype=float)
+        if not np.isnan(scores).all():
+            metrics[f"rewards/{name}/mean"] = float(np.nanmean(scores))
+            metrics[f"values/{name}/mean"] = float(np.nanmean(frame[f"{name}.value"].to_numpy(dtype=float)))
+    prototypes = frame.loc[frame["outcome"] == "ok", "prototype"].value_counts()
+    metrics["prototypes/distinct"] = float(len(prototypes))
+    metrics["prototypes/top5_share"] = float(prototypes.head(5).sum() / len(frame))
+    return metrics

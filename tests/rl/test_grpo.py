@@ -13,10 +13,11 @@ from real_structures import aflow_structures
 from materium_rl.config import FinetuneConfig, ModelConfig, load_config
 from materium_rl.policies.loading import build_model, load_policy, save_policy
 from materium_rl.policies.sampling import sample_many
-from materium_rl.rl.finetune import finetune, make_scorer
+from materium_rl.rl.finetune import finetune
 from materium_rl.rl.grpo import CrystalGRPOTrainer
 from materium_rl.rl.guards import Guards
 from materium_rl.rl.progress import Progress
+from materium_rl.rl.stages import make_scorer
 from materium_rl.runs import RunFolder
 from materium_rl.tokenizer import CrystalCodec, TokenizerSettings, species_of
 
@@ -59,6 +60,7 @@ def config(policy_folder: Path, tmp_path: Path) -> FinetuneConfig:
             "rl.steps=6",
             "rl.learning_rate=3e-3",
             "guards.descriptors=[]",
+            "sentinel.response=ignore",
             "checkpoint_every=3",
         ],
     )
@@ -68,7 +70,7 @@ def test_loss_path_has_the_grammar(config: FinetuneConfig, tmp_path: Path) -> No
     """TRL's own log-probability path skips forward; ours gives the behaviour log-probs back."""
     policy = load_policy(config.policy)
     run = RunFolder.create(tmp_path / "run", config)
-    with make_scorer(config.reward) as scorer:
+    with make_scorer(config) as scorer:
         trainer = CrystalGRPOTrainer(policy, scorer, Guards(()), config, run, Progress(1))
         drawn = sample_many(policy.model, 16, seed=0)
         whole = torch.cat([torch.tensor([policy.codec.prompt] * 16), drawn.ids], dim=1)

@@ -37,13 +37,13 @@ def test_draws_are_different_even_and_follow_the_generator() -> None:
     assert buffer.draw(5, np.random.default_rng(0)) == []
     buffer.add([memory("x" * i, f"F{i}", i / 20) for i in range(1, 11)])
     drawn = buffer.draw(5, np.random.default_rng(0))
-    assert len({tuple(t) for t in drawn}) == 5
+    assert len({tuple(memory.tokens) for memory in drawn}) == 5
     assert drawn == buffer.draw(5, np.random.default_rng(0))
     assert len(buffer.draw(50, np.random.default_rng(0))) == 10
     counts = np.zeros(11)
     for seed in range(200):
-        for tokens in buffer.draw(5, np.random.default_rng(seed)):
-            counts[tokens[2]] += 1
+        for found in buffer.draw(5, np.random.default_rng(seed)):
+            counts[found.tokens[2]] += 1
     assert counts[1:].min() > 70  # 100 expected
 
 

@@ -127,21 +127,21 @@ def test_a_control_that_was_ended_goes_on(policy: Path, tmp_path: Path, algorith
     whole = config(policy, algorithm)
     finetune(whole, tmp_path / "whole")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("materium_rl.rl.finetune._AfterStep.on_step_end", _stopping_at(4))
-        finetune(whole, tmp_path / "cut")
+        patch.setattr("materium_rl.rl.finetune._AfterStep.on_step_end", _interrupted_at(4))
+        with pytest.raises(KeyboardInterrupt):
+            finetune(whole, tmp_path / "cut")
     assert RunFolder(tmp_path / "cut").latest_step() == 4
     finetune(whole, tmp_path / "cut", resume=True)
     assert_same(tmp_path / "whole", tmp_path / "cut")
 
 
-def _stopping_at(last: int) -> Callable[..., None]:
-    """``on_step_end`` that also ends the run after a step."""
+def _interrupted_at(last: int) -> Callable[..., None]:
+    """``on_step_end`` as if Ctrl-C had been pressed in a step."""
     usual = _AfterStep.on_step_end
 
     def on_step_end(self: _AfterStep, args: Any, state: Any, control: Any, **more: Any) -> None:
+        self.interrupt.requested = self.trainer.steps_done == last
         usual(self, args, state, control, **more)
-        if self.trainer.steps_done == last:
-            control.should_training_stop = control.should_save = True
 
     return on_step_end
 

@@ -20,6 +20,9 @@ from materium_rl.rewards.shaping import SoftDecay
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
+TOO_FAR_BELOW = "beyond the suspicious limit"
+"""In the reason of a failure that ``suspicious`` makes."""
+
 
 class Stability(Reward):
     """Energy above the Materials Project hull in eV/atom, 0 on or below it; energies from CHGNet by default.
@@ -138,7 +141,7 @@ class Stability(Reward):
             return Failure(f"energy above the hull is {raw} (energy {energy} eV/atom)")
         if raw < self.suspicious:
             return Failure(
-                f"{-raw:.3f} eV/atom below the hull, beyond the suspicious limit of {-self.suspicious:g}: "
+                f"{-raw:.3f} eV/atom below the hull, {TOO_FAR_BELOW} of {-self.suspicious:g}: "
                 f"more likely an error of {self.calculator} than a discovery"
             )
         details |= {"e_above_hull_raw": raw, "formation_energy": formation_energy, "energy_per_atom": energy}
