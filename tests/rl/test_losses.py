@@ -41,7 +41,6 @@ def drawn(trainer: Any) -> tuple[dict[str, torch.Tensor], dict[str, np.ndarray]]
         "prompt_mask": torch.ones(N, len(prompt), dtype=torch.long),
         "completion_ids": ids,
         "completion_mask": mask,
-        "row": torch.arange(N),
         "advantages": torch.randn(N, generator=generator),
         "num_items_in_batch": mask.sum(),
         "old_per_token_logps": other(0.3),
