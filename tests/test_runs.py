@@ -241,7 +241,9 @@ def test_output_folder(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("")
     with pytest.raises(ConfigError, match="not empty; add --overwrite"):
         check_output_folder(tmp_path, overwrite=False)
-    with pytest.raises(ConfigError, match="not written by generate, compare, evaluate, discoveries or export"):
+    with pytest.raises(
+        ConfigError, match="not written by generate, compare, evaluate, discoveries or export"
+    ):
         check_output_folder(tmp_path, overwrite=True)
     (tmp_path / "comparison.json").write_text("{}")
     check_output_folder(tmp_path, overwrite=True)
