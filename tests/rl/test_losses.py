@@ -36,6 +36,7 @@ def drawn(trainer: Any) -> tuple[dict[str, torch.Tensor], dict[str, np.ndarray]]
 
     mask = (ids != TokenClass.PAD).long()
     inputs = {
+        "row": torch.arange(N),
         "prompt_ids": whole[:, : len(prompt)],
         "prompt_mask": torch.ones(N, len(prompt), dtype=torch.long),
         "completion_ids": ids,
