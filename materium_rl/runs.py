@@ -20,6 +20,7 @@ import os
 import platform
 import shutil
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -87,7 +88,7 @@ class RunFolder:
         """Start a run, or take it up again at its latest checkpoint.
 
         With ``resume`` everything recorded after the latest checkpoint is removed, so that the steps
-        that are run again are recorded once.
+        that are run again are recorded once. A damaged checkpoint is passed over with a warning.
 
         Raises:
             ConfigError: If the folder cannot be used; nothing has been written then.
@@ -102,6 +103,7 @@ class RunFolder:
         run.checkpoints.mkdir(exist_ok=True)
         run._record_environment()
         if resume:
+            run._name_torn()
             run.rewind(run.latest_step())
         return run
 
@@ -203,6 +205,19 @@ class RunFolder:
         """The newest complete checkpoint that is older than a step."""
         older = (path for path in reversed(self._checkpoints()) if step_of(path) < step)
         return next((path for path in older if _is_complete(path)), None)
+
+    def _name_torn(self) -> None:
+        """Warn of checkpoints that a power cut or a full disk left in part, which are passed over."""
+        torn = [path.name for path in self._checkpoints() if not _is_complete(path)]
+        if torn:
+            last = self.latest_step()
+            start = f"goes on from step {last}" if last else "starts again, as there is no other"
+            warnings.warn(
+                f"{self.checkpoints}: {', '.join(torn)} is damaged (files are missing or cut short) and "
+                f"left out; the run {start}",
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
     def rewind(self, last: int) -> None:
         """Remove what was recorded after a checkpoint, and what a killed process left half-done.

@@ -199,11 +199,20 @@ def test_resume_refuses_another_training(
 def test_damaged_checkpoint(config: PretrainConfig, tmp_path: Path) -> None:
     run = interrupted(config, tmp_path / "run", 4)
     trainer = run / "checkpoints" / "step_000004" / "trainer.pt"
-    trainer.write_bytes(trainer.read_bytes()[:1000])
+    trainer.write_bytes(bytes(trainer.stat().st_size))
     with pytest.raises(ConfigError, match=r"step_000004.*damaged.*earlier checkpoint"):
         pretrain(config, run, resume=True)
     trainer.parent.rename(tmp_path / "bad")
     pretrain(config, run, resume=True)
+    assert [row["step"] for row in metrics_of(run)] == [3, 6, 9, 10]
+
+
+def test_checkpoint_cut_short_is_passed_over(config: PretrainConfig, tmp_path: Path) -> None:
+    run = interrupted(config, tmp_path / "run", 4)
+    trainer = run / "checkpoints" / "step_000004" / "trainer.pt"
+    trainer.write_bytes(trainer.read_bytes()[:1000])
+    with pytest.warns(RuntimeWarning, match=r"step_000004 is damaged.*from step 3"):
+        pretrain(config, run, resume=True)
     assert [row["step"] for row in metrics_of(run)] == [3, 6, 9, 10]
 
 

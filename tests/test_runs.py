@@ -174,7 +174,8 @@ def test_torn_checkpoint_is_ignored_and_removed(tmp_path: Path, damage: str) -> 
     else:
         (torn / SIZES).write_text('{"state')
     assert run.latest_step() == 2
-    run = RunFolder.create(run.path, CONFIG, resume=True)
+    with pytest.warns(RuntimeWarning, match="step_000004 is damaged.*from step 2"):
+        run = RunFolder.create(run.path, CONFIG, resume=True)
     assert [p.name for p in run.checkpoints.glob("step_*")] == ["step_000002"]
     assert [row["step"] for row in run.read_metrics()] == [1, 2]
     record(run, range(3, 5))
