@@ -42,11 +42,19 @@ def page(browser: Chrome, address: str) -> Chrome:
     browser.get(address)
     browser.execute_script("localStorage.clear()")
     browser.get(address)
+    wait_until(browser, "document.readyState === 'complete'")
     return browser
 
 
 def run(page: Chrome, script: str, *arguments: Any) -> Any:
     return page.execute_script(script, *arguments)
+
+
+def wait_until(page: Chrome, condition: str) -> None:
+    """Wait for a condition in JavaScript."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    WebDriverWait(page, 60).until(lambda _: run(page, f"return {condition}"))
 
 
 def column(page: Chrome, key: str) -> list[str]:
@@ -78,9 +86,7 @@ def drawn(page: Chrome) -> np.ndarray:
     """Pixels of the 3D view that are not background, (H, W)."""
     viewer = page.find_element("id", "viewer")
     run(page, "arguments[0].scrollIntoView({block: 'center'})", viewer)
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    WebDriverWait(page, 10).until(lambda _: run(page, "return !!document.querySelector('#viewer canvas')"))
+    wait_until(page, "!!document.querySelector('#viewer canvas')")
     pixels = np.asarray(Image.open(BytesIO(viewer.screenshot_as_png)).convert("RGB")).astype(int)
     return np.abs(pixels - pixels[2, 2]).max(axis=2) > 40
 
