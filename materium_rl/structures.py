@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 from itertools import product
-from math import comb, prod
+from math import comb, gcd, prod
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -74,7 +74,10 @@ def structures_match(
 
 def matching_cell(structure: Structure) -> Structure:
     """The cell in which StructureMatcher compares: plain elements, Niggli-reduced, then primitive."""
-    return strip_oxidation_states(structure).get_reduced_structure("niggli").get_primitive_structure()
+    reduced = strip_oxidation_states(structure).get_reduced_structure("niggli")
+    if gcd(*map(int, reduced.composition.values())) == 1:  # then no smaller cell holds whole formula units
+        return reduced
+    return reduced.get_primitive_structure()
 
 
 def cells_match(a: Structure, b: Structure, matcher: StructureMatcher) -> bool:

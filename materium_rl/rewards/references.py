@@ -36,6 +36,8 @@ SAME_FINGERPRINT = 0.01
 """Two structures of one formula and one prototype label are the same below this distance, without
 asking StructureMatcher; fifty times below where it stops matching."""
 _GRID = 65536
+_CELLS = 8192
+"""Reduced cells of references that are kept, of about 20 kB each."""
 _TEXTS = ("material_id", "formula", "family_formula")
 _CODED = ("label", "merged_label", "framework_label", "merged_anonymous_formula")
 
@@ -84,8 +86,8 @@ class ReferenceIndex:
         self._per_prototype = Counter(self._merged_labels)
         self._per_framework = Counter(self._framework_labels)
         self._framework_codes = arrays["framework_label_code"]
-        self._columns = columns | {"formula": self.formulas}
-        self._rows_of: dict[str, dict[str, NDArray[np.int64]]] = {}
+        self._columns = columns
+        self._rows_of = {"formula": _rows(self.formulas)}  # those of other columns when they are asked for
         of_anonymous = _rows(columns["merged_anonymous_formula"])
         self._family_codes = {text: code for code, text in enumerate(dict.fromkeys(self.family_formulas))}
         self._family_of_row = np.array([self._family_codes[text] for text in self.family_formulas])
@@ -97,7 +99,6 @@ class ReferenceIndex:
         self._lattices, self._coords, self._numbers = arrays["lattices"], arrays["coords"], arrays["numbers"]
         self._n_sites = arrays["n_sites"]
         self._first_site = np.concatenate([[0], np.cumsum(arrays["n_sites"], dtype=np.int64)])
-        self._structures: dict[int, Structure] = {}
         self._cells: dict[tuple[int, bool], Structure] = {}
         self._asked: tuple[Structure, dict[bool, Structure]] | None = None
 
@@ -316,13 +317,11 @@ class ReferenceIndex:
 
     def structure(self, row: int) -> Structure:
         """The reference structure of one row, as it was stored."""
-        if row not in self._structures:
-            from pymatgen.core import Element, Structure
+        from pymatgen.core import Element, Structure
 
-            elements = [Element.from_Z(int(number)) for number in self._numbers[self._sites(row)]]
-            lattice, coords = self.cell(row)
-            self._structures[row] = Structure(lattice, elements, coords)
-        return self._structures[row]
+        elements = [Element.from_Z(int(number)) for number in self._numbers[self._sites(row)]]
+        lattice, coords = self.cell(row)
+        return Structure(lattice, elements, coords)
 
     def cell(self, row: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Lattice vectors as rows in Å, (3, 3), and fractional coordinates of N sites, (N, 3), of one row."""
@@ -346,6 +345,8 @@ class ReferenceIndex:
     def _cell(self, row: int, *, blank: bool = False) -> Structure:
         """The cell of a row for StructureMatcher, of its sites alone if ``blank``."""
         if (row, blank) not in self._cells:
+            if len(self._cells) >= _CELLS:
+                self._cells.clear()
             structure = self.structure(row)
             self._cells[row, blank] = matching_cell(_blank(structure) if blank else structure)
         return self._cells[row, blank]
