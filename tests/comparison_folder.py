@@ -197,5 +197,13 @@ def _changes(policies: list[dict[str, Any]]) -> dict[str, Any]:
                 "per_processor_hour": {"sun": up},
             }
         },
+        "found": {
+            AFTER: {
+                "reward_calls": [128, 10240, 20480],
+                "formula": [3.0, 400.0, 1500.0],
+                "prototype": [2.0, 100.0, 300.0],
+                "framework": [1.0, 80.0, 150.0],
+            }
+        },
         "trajectory": [{"name": AFTER, "policy": EVIL, "n": 2, "points": points}],
     }

@@ -111,6 +111,10 @@ def test_cost_is_that_of_the_runs(record: dict[str, Any]) -> None:
     assert record["cost"]["base-best-for-run"]["reward_calls"] == CALLS
 
 
+def test_what_the_reward_calls_found(config: CompareConfig, record: dict[str, Any]) -> None:
+    assert record["found"] == {}  # of runs and controls whose reward knows no energies
+
+
 def test_trajectory_starts_at_the_baseline_and_ends_at_the_run(
     config: CompareConfig, record: dict[str, Any]
 ) -> None:

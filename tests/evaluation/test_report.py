@@ -140,17 +140,25 @@ def test_only_the_scripts_of_the_page_may_run_and_nothing_is_loaded(text: str, p
 def test_references_headings_and_headers_are_sound(page: Elements) -> None:
     page.check()
     charts = [a for a in page.all("div") if a.get("role") == "img"]
-    assert len(charts) == 23  # the 3D view, too
+    assert len(charts) == 26  # the 3D view, too
     assert all(len(a["aria-label"] or "") > 5 for a in charts)
 
 
 def test_differences_controls_cost_and_trajectory(page: Elements) -> None:
     told = [data.strip() for _, data in page.texts]
-    for section in ("Differences", "Rarefaction", "Controls", "Cost", "Trajectory"):
+    for section in (
+        "Differences",
+        "Rarefaction",
+        "Controls",
+        "Cost",
+        "Found with the reward calls",
+        "Trajectory",
+    ):
         assert told.count(section) == 2  # in the list of sections, and as a heading
     for cells in (("+20.0", "+12.0 to +28.0"), ("2.00×", "1.50 to ∞"), ("−5.0", "−9.0 to −1.0"), ("20,480",)):
         assert all(text in told for text in cells)
     assert any(text.startswith("Of all samples: before 2, after") for text in told)
+    assert any(text.startswith("In the end: after") and text.endswith("1,500.") for text in told)
     assert any(text.startswith("S.U.N., %, from the baseline to the last step: after") for text in told)
 
 

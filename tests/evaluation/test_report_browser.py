@@ -119,7 +119,7 @@ def test_figures_are_drawn(page: Chrome) -> None:
           return [box.width, box.height, svg.querySelectorAll('path').length, inside];
         })""",
     )
-    assert len(sizes) == 22
+    assert len(sizes) == 25
     for width, height, paths, inside in sizes:
         assert width > 250
         assert height > 80

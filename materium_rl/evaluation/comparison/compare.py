@@ -16,6 +16,7 @@ from materium_rl.evaluation.comparison.controls import best_of
 from materium_rl.evaluation.comparison.costs import Cost, mean_cost, run_cost
 from materium_rl.evaluation.comparison.entries import Entry, distinct_names, entries, finetune_run
 from materium_rl.evaluation.comparison.files import print_comparison, write_comparison
+from materium_rl.evaluation.comparison.found import found_by, mean_found
 from materium_rl.evaluation.comparison.results import Compared, Comparison, Control, Judged, Point, Trajectory
 from materium_rl.evaluation.comparison.second_judge import judge_again
 from materium_rl.evaluation.drawing import check_recorded, draw, prompts_of
@@ -116,14 +117,21 @@ class _Judge:
 
     def entry(self, entry: Entry) -> Compared:
         """Every run of an entry."""
-        judged, costs = [], []
+        judged, costs, found = [], [], []
         for i, source in enumerate(entry.policies):
             name = entry.name if len(entry.policies) == 1 else f"{entry.name}, run {i + 1}"
             judged.append(self.again(self.policy(source, name)))
             run = finetune_run(source)
-            costs += [] if run is None else [run_cost(run)]
+            if run is not None:
+                costs.append(run_cost(run))
+                found.append(found_by(run))
         return Compared(
-            entry.name, entry.text, tuple(judged), mean_cost(costs) if costs else None, len(costs)
+            entry.name,
+            entry.text,
+            tuple(judged),
+            mean_cost(costs) if costs else None,
+            len(costs),
+            mean_found(found),
         )
 
     def again(self, judged: Judged) -> Judged:
@@ -205,7 +213,7 @@ def _controls(judge: _Judge, policies: Sequence[Compared]) -> list[Control]:
         found.append(
             Control(
                 "best-of-n",
-                Compared(name, source, (judged,), cost),
+                Compared(name, source, (judged,), cost, found=chosen.found),
                 config.temperature,
                 of=policy.name,
                 equal_calls=equal,

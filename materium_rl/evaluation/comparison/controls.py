@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from materium_rl.config import CompareConfig, RewardConfig
 from materium_rl.evaluation.comparison.entries import FinetuneRun
+from materium_rl.evaluation.comparison.found import Found, found_in
 from materium_rl.evaluation.scored import sample_structures
 from materium_rl.policies.loading import Policy
 from materium_rl.prompting import prompt_tensors
@@ -18,6 +19,7 @@ from materium_rl.rewards.execution.batches import Progress
 from materium_rl.rewards.scoring import Scorer
 
 if TYPE_CHECKING:
+    import pandas as pd
     from pymatgen.core import Structure
 
 NOT_OK = {Outcome.FAILED: -1.0, Outcome.INVALID: -2.0}
@@ -37,11 +39,13 @@ class Chosen:
         structures: Those kept, in the order in which they were drawn.
         calls: Samples drawn and rewarded.
         seconds: Time for both.
+        found: What was stable and new among all that were drawn; None if the reward does not tell.
     """
 
     structures: list[Structure | Invalid]
     calls: int
     seconds: float
+    found: Found | None
 
 
 def best_of(
@@ -67,6 +71,7 @@ def best_of(
     """
     start, size = time.monotonic(), run.config.rl.batch_size
     best: list[tuple[float, int, Structure | Invalid]] = []
+    tables: list[pd.DataFrame] = []
     with Scorer(**_reward(run.config.reward, config.reward).model_dump()) as scorer:
         for first in range(0, calls, size):
             wishes = prompts[first : first + size]
@@ -80,12 +85,13 @@ def best_of(
                 asked=prompt_tensors(policy.model, wishes),
             )
             table = scorer.score(drawn, asked=[wish.targets() for wish in wishes])
-            found = [(standing(row.outcome, row.reward), first + i, drawn[i]) for i, row in enumerate(table)]
-            best = sorted([*best, *found], key=lambda item: (-item[0], item[1]))[: config.n]
+            tables.append(table.to_frame())
+            ranked = [(standing(row.outcome, row.reward), first + i, drawn[i]) for i, row in enumerate(table)]
+            best = sorted([*best, *ranked], key=lambda item: (-item[0], item[1]))[: config.n]
             if progress:
                 progress(first + len(drawn), calls)
     kept = [structure for _, _, structure in sorted(best, key=lambda item: item[1])]
-    return Chosen(kept, calls, time.monotonic() - start)
+    return Chosen(kept, calls, time.monotonic() - start, found_in(tables))
 
 
 def _reward(reward: RewardConfig, how: RewardConfig) -> RewardConfig:

@@ -14,6 +14,7 @@ from materium_rl import __version__
 from materium_rl.evaluation.comparison.costs import CALLS, gain_per
 from materium_rl.evaluation.comparison.curves import plot_rarefaction, plot_trajectories
 from materium_rl.evaluation.comparison.differences import Change, Changes
+from materium_rl.evaluation.comparison.found import Found
 from materium_rl.evaluation.comparison.plots import plot_comparison
 from materium_rl.evaluation.comparison.results import Compared, Comparison, Control, Trajectory
 from materium_rl.evaluation.comparison.second_judge import apart, judge_tables, panel_record, who_judges
@@ -21,6 +22,7 @@ from materium_rl.evaluation.comparison.tables import (
     markdown_controls,
     markdown_costs,
     markdown_differences,
+    markdown_found,
     markdown_trajectory,
 )
 from materium_rl.evaluation.metrics import DEFINITIONS, STABLE_BELOW, Figure
@@ -36,6 +38,10 @@ if TYPE_CHECKING:
 PICTURE = "novelty_before_after.png"
 RAREFACTION_PICTURE = "rarefaction.png"
 TRAJECTORY_PICTURE = "trajectory.png"
+FOUND = (
+    "Distinct ones among all samples of a run that were stable and of a new formula, as its own reward saw "
+    "them. What the baseline finds with as many: `finetune --algorithm best-of-n`, or `--controls`."
+)
 AGAINST = {
     "sun": "S.U.N.",
     "sun_new": "new arrangements",
@@ -83,6 +89,7 @@ def record(comparison: Comparison) -> dict[str, Any]:
         },
         "controls": [_control(control, comparison) for control in comparison.controls],
         "cost": {c.name: _cost(c, comparison) for c in comparison.everything if c.cost},
+        "found": {c.name: _found(c.found) for c in comparison.everything if c.found},
         "trajectory": [_trajectory(t) for t in comparison.trajectories],
     }
     if len(comparison.policies) == 2:
@@ -187,6 +194,13 @@ def _cost(compared: Compared, comparison: Comparison) -> dict[str, Any]:
     }
 
 
+def _found(found: Found) -> dict[str, Any]:
+    return {
+        "reward_calls": found.reward_calls.tolist(),
+        **{kind: counts.tolist() for kind, counts in found.distinct.items()},
+    }
+
+
 def _trajectory(trajectory: Trajectory) -> dict[str, Any]:
     return {
         "name": trajectory.name,
@@ -261,6 +275,8 @@ def _report(comparison: Comparison) -> str:
     costs = {c.name: (c.cost, comparison.changes[c.name]) for c in comparison.everything[1:] if c.cost}
     if costs:
         lines += ["", "## Cost", "", markdown_costs(costs)]
+    if found := {c.name: c.found for c in comparison.everything if c.found}:
+        lines += ["", "## Found with the reward calls", "", FOUND, "", markdown_found(found)]
     if comparison.trajectories:
         lines += ["", "## Trajectory", "", f"![trajectory]({TRAJECTORY_PICTURE})"]
         for trajectory in comparison.trajectories:

@@ -106,6 +106,15 @@ class CostRecord(Record):
     per_processor_hour: dict[str, Estimate]
 
 
+class FoundRecord(Record):
+    """Distinct things among all samples that were stable and of a new formula, mean over the runs."""
+
+    reward_calls: tuple[int, ...]
+    formula: tuple[float, ...]
+    prototype: tuple[float, ...]
+    framework: tuple[float, ...]
+
+
 class PointRecord(Record):
     """A checkpoint; step 0 is the baseline."""
 
@@ -142,6 +151,9 @@ class ComparisonRecord(Record):
     rarefaction: Rarefaction | None = None
     controls: tuple[ControlRecord, ...] = ()
     cost: dict[str, CostRecord] = Field({}, description="by name, of fine-tuned policies and controls")
+    found: dict[str, FoundRecord] = Field(
+        {}, description="by name: what was found with the reward calls, as the run itself scored it"
+    )
     trajectory: tuple[TrajectoryRecord, ...] = ()
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from materium_rl.config import CompareConfig
 from materium_rl.evaluation.comparison.costs import Cost
 from materium_rl.evaluation.comparison.differences import Changes, Statistics, changes, recipe_figures
+from materium_rl.evaluation.comparison.found import Found
 from materium_rl.evaluation.comparison.rarefaction import Curve, sample_sizes, sun_curves
 from materium_rl.evaluation.comparison.verdict_line import verdict
 from materium_rl.evaluation.evaluate.judges import Panel
@@ -43,6 +44,7 @@ class Compared:
         runs: What each run wrote.
         cost: Mean over the runs; None if it was not fine-tuned.
         seeds: Training seeds; 0 if it was not fine-tuned.
+        found: What was stable and new among all that it cost, mean over the runs; None if that is unknown.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Compared:
     runs: tuple[Judged, ...]
     cost: Cost | None = None
     seeds: int = 0
+    found: Found | None = None
 
     @property
     def samples_file(self) -> str:

@@ -1,4 +1,4 @@
-"""Markdown tables of differences, controls, costs and trajectories."""
+"""Markdown tables of differences, controls, costs, finds and trajectories."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from materium_rl.evaluation.comparison.costs import CALLS, GAINS, Cost, gain_per
 from materium_rl.evaluation.comparison.differences import Change, Changes
+from materium_rl.evaluation.comparison.found import KINDS, Found
 from materium_rl.evaluation.metrics import DEFINITIONS, PER, Definition, Figure
 from materium_rl.evaluation.table import figure_title, format_figure, format_times, format_value
 from materium_rl.evaluation.variety import COLOURING, FAMILY_SWAP, NO_SWAP, RARE_EARTH_SWAP
@@ -64,6 +65,17 @@ def markdown_costs(costs: Mapping[str, tuple[Cost, Changes]]) -> str:
                 cells.append(_signed(_BY_KEY[key], gain))
             rows.append([f"gain in {_BY_KEY[key].title} {what}{_points(_BY_KEY[key])}", *cells])
     return _markdown("", list(costs), rows)
+
+
+def markdown_found(found: Mapping[str, Found]) -> str:
+    """What each run had found after a quarter, half, three quarters and all of its reward calls."""
+    rows = []
+    for name, curve in found.items():
+        last = len(curve.reward_calls) - 1
+        for place in sorted({last * quarter // 4 for quarter in range(1, 5)}):
+            counts = (f"{curve.distinct[kind][place]:,.0f}" for kind in KINDS)
+            rows.append([name, f"{curve.reward_calls[place]:,}", *counts])
+    return _markdown("", ["reward calls", *KINDS.values()], rows)
 
 
 def markdown_trajectory(points: Mapping[int, Mapping[str, Figure]]) -> str:

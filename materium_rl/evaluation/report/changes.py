@@ -39,6 +39,11 @@ RAREFIED = {
     "prototype": "Distinct S.U.N. prototypes",
     "framework": "Distinct S.U.N. frameworks",
 }
+FOUND = {
+    "formula": "Stable crystals of new formulas",
+    "prototype": "Their prototypes",
+    "framework": "Their frameworks",
+}
 CONTROLLED = ("sun", "sun_new", "sun_on_target", "sun_prototypes", "sun_frameworks", "valid")
 FOLLOWED = ("sun", "sun_prototypes", "stable", "element_divergence")
 GAINS = {
@@ -69,6 +74,8 @@ def sections(record: ComparisonRecord, definitions: Definitions) -> list[Section
         found.append(_controls(record, definitions))
     if record.cost:
         found.append(_cost(record, definitions))
+    if record.found:
+        found.append(_found(record))
     if record.trajectory:
         found.append(_trajectory(record, definitions))
     return found
@@ -265,6 +272,32 @@ def _cost(record: ComparisonRecord, definitions: Definitions) -> Section:
         "A reward call is one structure scored in training or selection; the hours are those of the run.",
         [chart],
         [Table("Cost, and the gain for it", tuple(costs), tuple(rows))],
+    )
+
+
+def _found(record: ComparisonRecord) -> Section:
+    charts = []
+    for kind, title in FOUND.items():
+        counts = {name: getattr(found, kind) for name, found in record.found.items()}
+        lines = {name: drawing.Line(found.reward_calls, counts[name]) for name, found in record.found.items()}
+        ends = ", ".join(f"{name} {values[-1]:,.0f}" for name, values in counts.items())
+        rows = tuple(
+            (f"{name}, {found.reward_calls[place]:,} calls", f"{counts[name][place]:,.0f}")
+            for name, found in record.found.items()
+            for last in [len(found.reward_calls) - 1]
+            for place in sorted({last * quarter // 4 for quarter in range(1, 5)})
+        )
+        svg = drawing.curves(
+            lines, label="reward calls", height="number of distinct ones", styles=_styles(record)
+        )
+        charts.append(Chart(f"found-{kind}", title, f"In the end: {ends}.", svg, ("", title), rows))
+    return Section(
+        "found",
+        "Found with the reward calls",
+        "Distinct ones among all samples that a run has paid for, as its own reward saw them: what counts if "
+        "you want the crystals, not the policy.",
+        charts,
+        [],
     )
 
 
