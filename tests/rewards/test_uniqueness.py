@@ -93,8 +93,17 @@ def test_window_lets_a_kind_recover() -> None:
     assert earned(reward, rocksalt("Na", "Cl")) == [1.0]
 
 
-@pytest.mark.parametrize("window", [0, 3])
-def test_archive_survives_a_resume(window: int) -> None:
+def test_each_kind_has_its_own_window() -> None:
+    reward = Uniqueness(by=["formula", "framework"], window=[0, 1], combine="product")
+    assert earned(reward, rocksalt("Na", "Cl")) == [1.0]
+    assert earned(reward, rocksalt("K", "Cl")) == [0.5]  # a framework that is remembered
+    assert earned(reward, rocksalt("Na", "Cl")) == [0.25]  # and a formula of two samples ago
+    with pytest.raises(ValueError, match="one window"):
+        Uniqueness(by=["formula", "framework"], window=[0, -1])
+
+
+@pytest.mark.parametrize("window", [0, 3, [0, 3, 1]])
+def test_archive_survives_a_resume(window: object) -> None:
     batches = [[rocksalt("Na", "Cl"), rocksalt("Mg", "O")], [rocksalt("Na", "Cl")], [rocksalt("Mg", "O")] * 2]
     whole = Uniqueness(window=window)
     expected = [earned(whole, *batch) for batch in batches]

@@ -53,12 +53,14 @@ class Uniqueness(Reward):
     combine: Literal["product", "minimum"] = Field(
         default="minimum", description="How the credits by several kinds become one"
     )
-    window: int = Field(
-        default=0, ge=0, description="Samples remembered; 0 remembers the whole run, else credit recovers"
+    window: int | tuple[int, ...] = Field(
+        default=0,
+        description="Samples remembered: one for all kinds, or one for each; 0 remembers the whole run, else "
+        "credit recovers",
     )
 
     _counts: dict[str, Counter[str]] = PrivateAttr(default_factory=dict)
-    _recent: deque[tuple[str, ...]] = PrivateAttr(default_factory=deque)
+    _recent: dict[str, deque[str]] = PrivateAttr(default_factory=dict)
 
     @field_validator("by", mode="before")
     @classmethod
@@ -73,6 +75,8 @@ class Uniqueness(Reward):
             raise ValueError(f"expected one exponent > 0, or one for each of {', '.join(self.by)}")
         if len(self.tolerances) != len(self.by) or min(self.tolerances) < 1:
             raise ValueError(f"expected one tolerance >= 1, or one for each of {', '.join(self.by)}")
+        if len(self.windows) != len(self.by) or min(self.windows) < 0:
+            raise ValueError(f"expected one window >= 0, or one for each of {', '.join(self.by)}")
         return self
 
     @property
@@ -84,6 +88,11 @@ class Uniqueness(Reward):
     def exponents(self) -> tuple[float, ...]:
         """One exponent for each kind in ``by``."""
         return self.exponent if isinstance(self.exponent, tuple) else (self.exponent,) * len(self.by)
+
+    @property
+    def windows(self) -> tuple[int, ...]:
+        """One window for each kind in ``by``."""
+        return self.window if isinstance(self.window, tuple) else (self.window,) * len(self.by)
 
     def shaping(self) -> Identity:
         """The credit is the score."""
@@ -102,9 +111,9 @@ class Uniqueness(Reward):
         """The archive, with the options it was kept under."""
         return {
             "by": list(self.by),
-            "window": self.window,
+            "window": list(self.windows),
             "counts": {kind: dict(self._counts.get(kind, {})) for kind in self.by},
-            "recent": [list(key) for key in self._recent],
+            "recent": {kind: list(self._recent.get(kind, ())) for kind in self.by},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -113,30 +122,33 @@ class Uniqueness(Reward):
         Raises:
             RewardError: The archive was kept under another ``by`` or ``window``.
         """
-        for option, mine in (("by", list(self.by)), ("window", self.window)):
+        for option, mine in (("by", list(self.by)), ("window", list(self.windows))):
             if state[option] != mine:
                 raise RewardError(
                     f"the saved archive of 'uniqueness' has {option}={state[option]!r}, this run {mine!r}; "
                     "resume with the options that the run was started with"
                 )
         self._counts = {kind: Counter(state["counts"][kind]) for kind in self.by}
-        self._recent = deque(tuple(key) for key in state["recent"])
+        self._recent = {kind: deque(state["recent"][kind]) for kind in self.by}
 
     def _keys(self, prototype: Prototype) -> tuple[str, ...]:
         return tuple(_key(kind, prototype) for kind in self.by)
 
     def _count(self, keys: Sequence[tuple[str, ...]]) -> None:
-        for position, kind in enumerate(self.by):
-            self._counts.setdefault(kind, Counter()).update(key[position] for key in keys)
-        if self.window:
-            self._recent.extend(keys)
+        for position, (kind, window) in enumerate(zip(self.by, self.windows, strict=True)):
+            found = [key[position] for key in keys]
+            self._counts.setdefault(kind, Counter()).update(found)
+            if window:
+                self._recent.setdefault(kind, deque()).extend(found)
 
     def _forget(self) -> None:
-        while len(self._recent) > self.window:
-            for kind, key in zip(self.by, self._recent.popleft(), strict=True):
-                self._counts[kind][key] -= 1
-                if not self._counts[kind][key]:
-                    del self._counts[kind][key]
+        for kind, window in zip(self.by, self.windows, strict=True):
+            counts, recent = self._counts[kind], self._recent.get(kind, deque())
+            while len(recent) > window:
+                key = recent.popleft()
+                counts[key] -= 1
+                if not counts[key]:
+                    del counts[key]
 
     def _credit(self, keys: tuple[str, ...]) -> Measurement:
         seen = [self._counts[kind][key] for kind, key in zip(self.by, keys, strict=True)]
