@@ -44,19 +44,22 @@ class Expression:
                 return ast.parse(self.text, mode="eval").body
         except SyntaxError as error:
             column = min((error.offset or len(self.text) + 1) - 1, len(self.text))  # 0: at the end
-            raise self._wrong_at(column, f"cannot be read ({error.msg})") from None
+            raise self._wrong_at(column, self.unreadable(error.msg)) from None
         except (ValueError, RecursionError, MemoryError) as error:
             raise ConfigError(f"cannot read the {self.kind}: {error}") from None
 
-    def number(self, node: ast.Constant) -> float:
-        """A number as written.
+    def unreadable(self, reason: str) -> str:
+        """What is said of a text that Python's parser turns down."""
+        return f"cannot be read ({reason})"
+
+    def number(self, node: ast.expr) -> float:
+        """A number as written, with its sign.
 
         Raises:
             ConfigError: It is not finite.
         """
-        assert isinstance(node.value, int | float)
         try:
-            value = float(node.value)
+            value = float(ast.literal_eval(node))
         except OverflowError:
             value = math.inf
         if not math.isfinite(value):

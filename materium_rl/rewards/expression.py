@@ -22,16 +22,14 @@ from __future__ import annotations
 
 import ast
 import json
-import math
 import re
-import warnings
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
 from materium_rl.errors import ConfigError
+from materium_rl.syntax import Expression, describe, is_number
 
-_MAX_LENGTH = 4000
 _BARE_FILE = re.compile(r"""([^"'()]+\.py:\w+)\s*(\(.*\))?""", re.DOTALL)
 FIRST_OPTION = ""
 """Key in ``Term.options`` of the text that was written without a name."""
@@ -140,42 +138,27 @@ def _format_value(value: Any) -> str:
     return _format_call(value.name, value.parameters) if isinstance(value, CurveCall) else repr(value)
 
 
-class _Reader:
-    """Walks the syntax tree of one expression and remembers the text for error messages."""
+class _Reader(Expression):
+    """Walks the syntax tree of a reward expression, or of a curve."""
 
-    def __init__(self, text: str, kind: str = "reward expression") -> None:
-        self.text = " ".join(text.splitlines()).strip()
-        self.kind = kind
+    def __init__(self, text: str, kind: str = "reward expression", example: str = "novelty+bandgap") -> None:
+        super().__init__(text, kind, example)
+
+    def unreadable(self, reason: str) -> str:
+        hint = '; a file needs quotes: "my_rewards.py:Hardness"(target=30)' if ".py:" in self.text else ""
+        return super().unreadable(reason) + hint
 
     def read(self) -> list[Term]:
-        if not self.text:
-            raise ConfigError("the reward expression is empty; expected for example novelty+bandgap")
-        if len(self.text) > _MAX_LENGTH:
-            raise ConfigError(f"the reward expression is longer than {_MAX_LENGTH} characters")
         terms: list[Term] = []
-        for node in self._summands(self._tree()):
+        for node in self._summands(self.tree()):
             term = self._term(node)
             if any(term.name == other.name for other in terms):
-                raise self._wrong(node, f"{term.name!r} appears twice; write each reward once")
+                raise self.wrong(node, f"{term.name!r} appears twice; write each reward once")
             terms.append(term)
         return terms
 
-    def _tree(self) -> ast.expr:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # "str object is not callable", invalid escapes
-                return ast.parse(self.text, mode="eval").body
-        except SyntaxError as error:
-            column = min((error.offset or len(self.text) + 1) - 1, len(self.text))  # 0: at the end
-            reason = f"not a {self.kind} ({error.msg})"
-            if ".py:" in self.text:
-                reason += '; a file needs quotes: "my_rewards.py:Hardness"(target=30)'
-            raise self._wrong_at(column, reason) from None
-        except (ValueError, RecursionError, MemoryError) as error:
-            raise ConfigError(f"cannot read the {self.kind}: {error}") from None
-
     def read_curve(self) -> CurveCall:
-        return self._curve(self._tree())
+        return self._curve(self.tree())
 
     def _summands(self, node: ast.expr) -> list[ast.expr]:
         stack, found = [node], []
@@ -191,7 +174,7 @@ class _Reader:
         if isinstance(node, ast.BinOp):
             return self._weighted(node)
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-            raise self._wrong(node, "a weight cannot be negative; turn the reward's own curve round instead")
+            raise self.wrong(node, "a weight cannot be negative; turn the reward's own curve round instead")
         if isinstance(node, ast.Call):
             options = self._options(node)
             curve, risk = options.pop(CURVE, None), options.pop(RISK, 0.0)
@@ -200,19 +183,19 @@ class _Reader:
 
     def _weighted(self, node: ast.BinOp) -> Term:
         if isinstance(node.op, ast.Sub):
-            raise self._wrong(node.right, "rewards are added, not subtracted; a weight cannot be negative")
+            raise self.wrong(node.right, "rewards are added, not subtracted; a weight cannot be negative")
         if not isinstance(node.op, ast.Mult):
-            raise self._wrong(node, "only + between rewards and * between a weight and a reward are allowed")
+            raise self.wrong(node, "only + between rewards and * between a weight and a reward are allowed")
         left, right = node.left, node.right
-        if _is_number(right) and not _is_number(left):
+        if _is_signed_number(right) and not _is_signed_number(left):
             left, right = right, left
-        if not _is_number(left):
-            raise self._wrong(left, "expected a number before *; rewards are combined with +")
+        if not _is_signed_number(left):
+            raise self.wrong(left, "expected a number before *; rewards are combined with +")
         if isinstance(right, ast.BinOp):
-            raise self._wrong(right, "a weight belongs to one reward; write 0.5*a + 0.5*b")
-        weight = self._number(left)
+            raise self.wrong(right, "a weight belongs to one reward; write 0.5*a + 0.5*b")
+        weight = self.number(left)
         if weight < 0:
-            raise self._wrong(left, "a weight cannot be negative; turn the reward's own curve round instead")
+            raise self.wrong(left, "a weight cannot be negative; turn the reward's own curve round instead")
         return replace(self._term(right), weight=weight)
 
     def _name(self, node: ast.expr) -> str:
@@ -222,24 +205,24 @@ class _Reader:
             path, _, attribute = node.value.rpartition(":")
             if path.endswith(".py") and attribute.isidentifier():
                 return node.value
-            raise self._wrong(node, "a quoted reward must read file.py:Class or file.py:function")
+            raise self.wrong(node, "a quoted reward must read file.py:Class or file.py:function")
         if isinstance(node, ast.Constant):
-            raise self._wrong(node, "expected a reward, found a plain value")
-        raise self._wrong(node, f"{_describe(node)} is not allowed here; expected a reward name")
+            raise self.wrong(node, "expected a reward, found a plain value")
+        raise self.wrong(node, f"{describe(node)} is not allowed here; expected a reward name")
 
     def _options(self, node: ast.Call) -> dict[str, Any]:
         options: dict[str, Any] = {}
         for argument in node.args:
             if options or not (isinstance(argument, ast.Constant) and isinstance(argument.value, str)):
-                raise self._wrong(
+                raise self.wrong(
                     argument, "options are written as name=value; only one text may stand without a name"
                 )
             options[FIRST_OPTION] = argument.value
         for keyword in node.keywords:
             if keyword.arg is None:
-                raise self._wrong(keyword.value, "** is not allowed; write each option as name=value")
+                raise self.wrong(keyword.value, "** is not allowed; write each option as name=value")
             if keyword.arg in options:
-                raise self._wrong(keyword.value, f"option {keyword.arg!r} is given twice")
+                raise self.wrong(keyword.value, f"option {keyword.arg!r} is given twice")
             options[keyword.arg] = self._value(keyword.arg, keyword.value)
         return options
 
@@ -254,57 +237,36 @@ class _Reader:
 
     def _curve(self, node: ast.expr) -> CurveCall:
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            return _Reader(node.value, "curve").read_curve()
+            return _Reader(node.value, "curve", "step(low=1, high=3)").read_curve()
         if isinstance(node, ast.Name):
             return CurveCall(node.id)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             if node.args:
-                raise self._wrong(node.args[0], "parameters of a curve are written as name=value")
+                raise self.wrong(node.args[0], "parameters of a curve are written as name=value")
             return CurveCall(node.func.id, self._options(node))
-        raise self._wrong(node, f"{_describe(node)} is no curve; expected for example step(low=1, high=3)")
+        raise self.wrong(node, f"{describe(node)} is no curve; expected for example step(low=1, high=3)")
 
     def _risk(self, node: ast.expr) -> float:
-        if not _is_number(node) or (risk := self._number(node)) < 0:
-            raise self._wrong(node, "risk is a number of standard deviations, 0 or more")
+        if not _is_signed_number(node) or (risk := self.number(node)) < 0:
+            raise self.wrong(node, "risk is a number of standard deviations, 0 or more")
         return risk
 
     def _literal(self, node: ast.expr) -> Any:
         if isinstance(node, ast.List):
             return [self._literal(item) for item in node.elts]
-        if _is_number(node):
-            self._number(node)
+        if _is_signed_number(node):
+            self.number(node)
             return ast.literal_eval(node)
         if isinstance(node, ast.Constant) and (node.value is None or isinstance(node.value, bool | str)):
             return node.value
-        raise self._wrong(
+        raise self.wrong(
             node,
-            f"{_describe(node)} is not allowed; an option is a number, text, True, False, "
+            f"{describe(node)} is not allowed; an option is a number, text, True, False, "
             "None or a list of these",
         )
 
-    def _number(self, node: ast.expr) -> float:
-        try:
-            value = float(ast.literal_eval(node))
-        except OverflowError:
-            value = math.inf
-        if not math.isfinite(value):
-            raise self._wrong(node, "the number is not finite")
-        return value
 
-    def _wrong(self, node: ast.expr, reason: str) -> ConfigError:
-        line = self.text.encode()
-        return self._wrong_at(len(line[: node.col_offset].decode()), reason)
-
-    def _wrong_at(self, column: int, reason: str) -> ConfigError:
-        return ConfigError(f"wrong {self.kind}: {reason}\n  {self.text}\n  {' ' * column}^")
-
-
-def _is_number(node: ast.expr) -> bool:
+def _is_signed_number(node: ast.expr) -> bool:
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
         node = node.operand
-    return isinstance(node, ast.Constant) and type(node.value) in (int, float)
-
-
-def _describe(node: ast.expr) -> str:
-    names = {ast.Attribute: "attribute access", ast.Call: "a function call", ast.Lambda: "lambda"}
-    return names.get(type(node), type(node).__name__.lower())
+    return is_number(node)
