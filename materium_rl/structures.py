@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from moyopy import minkowski_reduce
-from pymatgen.core import Composition, Element, Species, Structure
+from pymatgen.core import Composition, Element, Lattice, Species, Structure
 
 if TYPE_CHECKING:
     from pymatgen.core.structure_matcher import StructureMatcher
@@ -73,8 +73,20 @@ def structures_match(
 
 
 def matching_cell(structure: Structure) -> Structure:
-    """The cell in which StructureMatcher compares: plain elements, Niggli-reduced, then primitive."""
-    reduced = strip_oxidation_states(structure).get_reduced_structure("niggli")
+    """The cell in which StructureMatcher compares: plain elements, Niggli-reduced, then primitive.
+
+    The reduction is spglib's, a third of the time of pymatgen's; where it fails pymatgen's is taken.
+    """
+    from spglib import niggli_reduce
+
+    plain = strip_oxidation_states(structure)
+    matrix = niggli_reduce(plain.lattice.matrix, eps=1e-5)
+    if matrix is None:
+        reduced = plain.get_reduced_structure("niggli")
+    else:
+        lattice = Lattice(matrix)
+        coords = lattice.get_fractional_coords(plain.cart_coords)
+        reduced = Structure(lattice, plain.species, coords, to_unit_cell=True)
     if gcd(*map(int, reduced.composition.values())) == 1:  # then no smaller cell holds whole formula units
         return reduced
     return reduced.get_primitive_structure()

@@ -101,6 +101,7 @@ class ReferenceIndex:
         self._first_site = np.concatenate([[0], np.cumsum(arrays["n_sites"], dtype=np.int64)])
         self._cells: dict[tuple[int, bool], Structure] = {}
         self._asked: tuple[Structure, dict[bool, Structure]] | None = None
+        structure_matcher(), _framework_matcher()  # loaded with the index, not by the first question
 
     def __len__(self) -> int:
         return len(self.material_ids)
