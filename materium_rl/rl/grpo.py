@@ -327,6 +327,8 @@ class CrystalGRPOTrainer(GRPOTrainer):
         super().log(logs, start_time)
         if "loss" in logs:
             row: dict[str, Any] = {"step": self.steps_done, **logs}
+            if "step_time" in row:  # TRL's is the mean of the updates of a step
+                row["step_time"] *= self.config.rl.updates_per_step
             row |= self.stage.label | self._watch(row)
             self.stage.observe(row)
             if self.stage.ended:

@@ -14,6 +14,7 @@ from real_structures import rock_salt, rutile
 from safetensors.torch import load_file
 from small_trainer import SMALL, small_config
 from tiny import SHAPE, write_policy
+from trl import GRPOTrainer
 
 from materium_rl.config import FinetuneConfig, load_config
 from materium_rl.errors import ConfigError
@@ -91,6 +92,14 @@ def test_every_update_of_a_batch_knows_who_wrote_it(
         seen.append(inputs["old_per_token_logps"])
         return loss(self, model, inputs)
 
+    times, train = [], GRPOTrainer.training_step
+
+    def watch(self: CrystalGRPOTrainer, *arguments: Any) -> Any:
+        output = train(self, *arguments)
+        times.append(self._metrics["train"]["step_time"][-1])
+        return output
+
+    monkeypatch.setattr(GRPOTrainer, "training_step", watch)
     monkeypatch.setattr(CrystalGRPOTrainer, "_compute_loss", listen)
     values = {
         "rl.num_iterations": 2,
@@ -107,6 +116,8 @@ def test_every_update_of_a_batch_knows_who_wrote_it(
         assert seen[first] is seen[first + 2]
         assert seen[first + 1] is seen[first + 3]
         assert len(seen[first]) == len(seen[first + 1]) == 8
+    for row, first in zip(run.read_metrics(), range(0, 28, 4), strict=True):
+        assert row["step_time"] == pytest.approx(sum(times[first : first + 4]))
     tokens = [len(row) for row in pd.read_parquet(run.sample_tables()[7])["tokens"]]
     assert max(tokens) == seen[-1].shape[1]
     state = json.loads((run.latest_checkpoint() / "trainer_state.json").read_text())
