@@ -153,7 +153,7 @@ class GuardsConfig(Section):
 class ReplayConfig(Section):
     """Crystals of earlier steps that each update imitates; see ``rl.replay``."""
 
-    coef: float = Field(0.1, ge=0, description="weight of their negative log-likelihood per token")
-    batch_size: int = Field(32, ge=0, description="crystals per update; 0 switches replay off")
+    coef: float = Field(1.0, ge=0, description="weight of their negative log-likelihood per token")
+    batch_size: int = Field(64, ge=0, description="crystals per update; 0 switches replay off")
     capacity: int = Field(512, ge=1, description="crystals that are held")
     per_framework: int = Field(4, ge=1, description="crystals of one framework that are held")
