@@ -49,7 +49,7 @@ from materium_rl.rl.sentinel import Alarm, Sentinel
 from materium_rl.rl.signals import facts_of
 from materium_rl.rl.stages import ROLLOUT_STATE, Stage, rollout_state
 from materium_rl.rl.token_scores import log_probs_by_length
-from materium_rl.runs import RunFolder, step_of
+from materium_rl.runs import RunFolder
 from materium_rl.token_layout import TokenClass
 from materium_rl.tokenizer import CrystalTokenizer
 
@@ -420,10 +420,10 @@ class CrystalGRPOTrainer(GRPOTrainer):
         return schedule
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """Go on with the optimizer; a new stage has its own learning rate."""
+        """Go on with the optimizer, at the rate of the config, which a stage or resumed run may change."""
         rates = list(self.lr_scheduler.base_lrs)
         super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint and step_of(Path(checkpoint)) == self.stage.first - 1:
+        if checkpoint:
             schedule = self.lr_scheduler
             schedule.base_lrs = rates
             schedule._last_lr = [

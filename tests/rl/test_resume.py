@@ -155,6 +155,17 @@ def test_only_the_same_updates_go_on(policy: Path, tmp_path: Path) -> None:
     assert (run / "config.yaml").read_text() == kept
 
 
+def test_another_learning_rate_is_taken(policy: Path, tmp_path: Path) -> None:
+    rates = []
+    for factor in (1, 2):
+        run = tmp_path / str(factor)
+        finetune(small_config(policy, {"rl.steps": 4, "rl.learning_rate": 1e-3}), run)
+        finetune(small_config(policy, {"rl.steps": 8, "rl.learning_rate": factor * 1e-3}), run, resume=True)
+        rates.append([row["learning_rate"] for row in RunFolder(run).read_metrics()])
+    assert rates[1][:4] == rates[0][:4]
+    assert rates[1][4:] == pytest.approx([2 * rate for rate in rates[0][4:]])
+
+
 def test_checkpoints_that_stay(policy: Path, tmp_path: Path) -> None:
     values = {"rl.steps": 5, "checkpoint_every": 3, "keep_checkpoints": 1, "resume_every": 2}
     run = RunFolder(finetune(small_config(policy, values), tmp_path / "run"))
