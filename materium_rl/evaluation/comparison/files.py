@@ -295,7 +295,8 @@ def _report(comparison: Comparison) -> str:
         *([HELD_OUT_GAP] if gap.members == "evaluation" else []),
     ]
     lines += ["", "## Settings", "", *[f"- {key}: `{value}`" for key, value in settings.items()]]
-    lines += ["", "## Definitions", "", markdown_definitions(), "", "## Files", "", f"- `{COMPARISON}`"]
+    lines += ["", "## Definitions", "", markdown_definitions(), "", "## Files", ""]
+    lines += [f"- `{REPORT}`", f"- `{COMPARISON}`"]
     lines += [
         f"- `{c.samples_file}`: every sample of `{c.text}` with its scores and CIF"
         for c in comparison.everything

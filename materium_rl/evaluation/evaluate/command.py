@@ -129,7 +129,7 @@ def _write(out: Path, record: EvaluationRecord, frame: pd.DataFrame) -> None:
         folder.mkdir()
         text = json.dumps(record.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False)
         (folder / EVALUATION).write_text(text + "\n", encoding="utf-8")
-        (folder / REPORT).write_text(report(record, (REPORT, EVALUATION, EVALUATED)), encoding="utf-8")
+        (folder / REPORT).write_text(report(record, (PAGE, EVALUATION, EVALUATED)), encoding="utf-8")
         frame.to_parquet(folder / EVALUATED, index=False)
         write_report(folder)
 
