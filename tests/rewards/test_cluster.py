@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -32,7 +31,7 @@ from materium_rl.rewards.scoring import Scorer
 expression, address, out, *lengths = sys.argv[1:]
 batch = [Structure(Lattice.cubic(float(a)), ["Fe"], [[0, 0, 0]]) for a in lengths]
 try:
-    with Scorer(expression, gates=(), workers=2, chunk_size=1, ray_address=address) as scorer:
+    with Scorer(expression, gates=(), workers=2, chunk_size=1, timeout=600, ray_address=address) as scorer:
         table = scorer.score(batch, lambda *done: print(*done, flush=True))
     table.to_frame().to_csv(out)
 except KeyboardInterrupt:
@@ -112,13 +111,9 @@ def test_ctrl_c_ends_workers_and_their_children(nodes: Nodes, tmp_path: Path) ->
     assert _sleepers()
     start = time.monotonic()
     process.send_signal(signal.SIGINT)
-    # Seen once in a dozen times on a loaded machine: Ray swallows the first. A user would press again.
-    again = threading.Timer(15, process.send_signal, [signal.SIGINT])
-    again.start()
     assert process.stdout.readline() == "interrupted\n"
-    again.cancel()
     process.wait(timeout=60)
-    assert time.monotonic() - start < 40  # 2 on a quiet machine; the structure would hang for 60
+    assert time.monotonic() - start < 40  # 2 on a quiet machine; the structure would hang for 600
     deadline = time.monotonic() + 30
     while (_sleepers() or nodes.workers()) and time.monotonic() < deadline:
         time.sleep(0.1)

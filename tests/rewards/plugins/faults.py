@@ -59,7 +59,7 @@ class Fault(Reward):
         if self.kind == "leave":
             raise SystemExit(1)
         if self.kind == "hang":
-            time.sleep(60)
+            time.sleep(600)
         if self.kind == "crash":
             os._exit(1)
         if self.kind == "segfault":
