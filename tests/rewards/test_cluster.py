@@ -25,7 +25,8 @@ SLOW = f'"{FAULTS}:slow"'
 SLEEP = f"4322.{os.getpid()}"
 """Seconds that a left-behind process sleeps: tells it from those of other tests."""
 DRIVER = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell lets its children ignore it
 from pymatgen.core import Lattice, Structure
 from materium_rl.rewards.scoring import Scorer
 expression, address, out, *lengths = sys.argv[1:]
