@@ -75,7 +75,7 @@ def structures_match(
 def matching_cell(structure: Structure) -> Structure:
     """The cell in which StructureMatcher compares: plain elements, Niggli-reduced, then primitive.
 
-    The reduction is spglib's, a third of the time of pymatgen's; where it fails pymatgen's is taken.
+    The reduction is spglib's, which is faster than pymatgen's; where it fails pymatgen's is taken.
     """
     from spglib import niggli_reduce
 

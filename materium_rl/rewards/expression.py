@@ -146,7 +146,7 @@ class _Reader(Expression):
 
     def unreadable(self, reason: str) -> str:
         hint = '; a file needs quotes: "my_rewards.py:Hardness"(target=30)' if ".py:" in self.text else ""
-        return super().unreadable(reason) + hint
+        return f"not a {self.kind} ({reason}){hint}"
 
     def read(self) -> list[Term]:
         terms: list[Term] = []

@@ -55,11 +55,12 @@ def test_nothing_is_known_without_stability_or_novelty() -> None:
 
 
 def test_mean_of_the_runs_of_a_recipe() -> None:
-    a, b = found_in([FIRST, SECOND]), found_in([FIRST, FIRST])
+    a, b = found_in([FIRST, SECOND]), found_in([FIRST, FIRST.head(2)])
     found = mean_found([a, b])
     assert isinstance(found, Found)
     assert found.distinct["formula"].tolist() == [2, 2.5]
     assert mean_found([a, None]) is None
+    assert mean_found([a, found_in([FIRST])]) is None  # a run that has lost a table
     assert mean_found([]) is None
 
 

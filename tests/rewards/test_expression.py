@@ -85,7 +85,7 @@ def test_canonical_text() -> None:
         ("a(x=1) + a(x=2)", 9, "twice"),
         ("'hardness'", 0, "file.py"),
         ("my.py:Hardness", 5, "quotes"),
-        ("a +", 3, "cannot be read"),
+        ("a +", 3, "not a reward expression"),
         ("'é.py:C'(x=1) + 'b'", 16, "file.py"),
         ("a(x=step(low=1))", 4, "option is a number"),
         ("a(curve=1)", 8, "no curve"),
@@ -108,9 +108,9 @@ def test_refuses_with_a_caret(text: str, column: int, reason: str) -> None:
 
 
 def test_a_quoted_curve_is_shown_by_itself() -> None:
-    with pytest.raises(ConfigError, match=r"wrong curve: cannot be read .*\n  step\(low=\n  +\^"):
+    with pytest.raises(ConfigError, match=r"wrong curve: not a curve .*\n  step\(low=\n  +\^"):
         parse('a(curve="step(low=")')
-    with pytest.raises(ConfigError, match=r"cannot read the curve|cannot be read|curve is empty"):
+    with pytest.raises(ConfigError, match="the curve is empty; expected"):
         parse('a(curve="")')
 
 

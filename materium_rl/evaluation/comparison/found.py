@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from materium_rl.evaluation.comparison.entries import FinetuneRun
-from materium_rl.evaluation.comparison.rarefaction import POINTS
+from materium_rl.evaluation.comparison.rarefaction import sample_sizes
 from materium_rl.evaluation.metrics import NEW_FORMULA_TIERS, NOVELTY, STABILITY, STABLE_BELOW
 from materium_rl.rewards.base import Outcome
 
@@ -58,7 +58,7 @@ def found_in(batches: Iterable[pd.DataFrame]) -> Found | None:
         counts.append([len(known) for known in seen.values()])
     if not counts:
         return None
-    points = np.unique(np.linspace(0, len(counts) - 1, min(len(counts), POINTS)).round().astype(np.int64))
+    points = sample_sizes(len(counts)) - 1
     table = np.array(counts, dtype=np.float64)[points]
     return Found(np.array(calls[1:])[points], dict(zip(KINDS, table.T, strict=True)))
 
@@ -75,10 +75,17 @@ def found_by(run: FinetuneRun) -> Found | None:
     )
 
 
+def quarters(points: int) -> list[int]:
+    """Places of a curve of so many points that a table gives: a quarter, half, three quarters, the end."""
+    return sorted({(points - 1) * quarter // 4 for quarter in range(1, 5)})
+
+
 def mean_found(runs: Sequence[Found | None]) -> Found | None:
-    """Mean over the runs of one recipe; None if nothing is known of one of them."""
+    """Mean over the runs of one recipe; None if one of them tells nothing, or has lost tables of samples."""
     known = [found for found in runs if found is not None]
     if not known or len(known) < len(runs):
+        return None
+    if any(not np.array_equal(found.reward_calls, known[0].reward_calls) for found in known):
         return None
     return Found(
         known[0].reward_calls,

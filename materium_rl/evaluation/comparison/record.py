@@ -10,10 +10,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from materium_rl.errors import ConfigError
-from materium_rl.evaluation.evaluate.record import DefinitionRecord, Estimate
+from materium_rl.evaluation.evaluate.record import DefinitionRecord, Estimate, read_record
 from materium_rl.runs import COMPARISON
 
 SCHEMA = Path(__file__).parent.parent / "schemas" / "comparison.schema.json"
@@ -165,18 +165,11 @@ def read_comparison(folder: Path) -> ComparisonRecord:
     """
     path = folder / COMPARISON
     try:
-        return ComparisonRecord.model_validate_json(path.read_bytes())
+        return read_record(ComparisonRecord, path, repeat="comparison")
     except FileNotFoundError:
         raise ConfigError(
             f"{folder} holds no {COMPARISON}; expected a folder that materium-rl compare has finished"
         ) from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the file"
-        raise ConfigError(
-            f"{path} is damaged or of another version: {place}: {first['msg']} "
-            f"({error.error_count()} faults); repeat the comparison"
-        ) from error
 
 
 def schema() -> str:

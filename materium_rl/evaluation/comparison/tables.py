@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from materium_rl.evaluation.comparison.costs import CALLS, GAINS, Cost, gain_per
 from materium_rl.evaluation.comparison.differences import Change, Changes
-from materium_rl.evaluation.comparison.found import KINDS, Found
+from materium_rl.evaluation.comparison.found import KINDS, Found, quarters
 from materium_rl.evaluation.metrics import DEFINITIONS, PER, Definition, Figure
 from materium_rl.evaluation.table import figure_title, format_figure, format_times, format_value
 from materium_rl.evaluation.variety import COLOURING, FAMILY_SWAP, NO_SWAP, RARE_EARTH_SWAP
@@ -71,8 +71,7 @@ def markdown_found(found: Mapping[str, Found]) -> str:
     """What each run had found after a quarter, half, three quarters and all of its reward calls."""
     rows = []
     for name, curve in found.items():
-        last = len(curve.reward_calls) - 1
-        for place in sorted({last * quarter // 4 for quarter in range(1, 5)}):
+        for place in quarters(len(curve.reward_calls)):
             counts = (f"{curve.distinct[kind][place]:,.0f}" for kind in KINDS)
             rows.append([name, f"{curve.reward_calls[place]:,}", *counts])
     return _markdown("", ["reward calls", *KINDS.values()], rows)

@@ -8,11 +8,38 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, is_dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from materium_rl.errors import ConfigError
 
 SCHEMA_VERSION = 1
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+def read_record(model: type[ModelT], path: Path, *, repeat: str) -> ModelT:
+    """Read and check a JSON file.
+
+    Args:
+        model: What it holds.
+        path: The file.
+        repeat: What makes a new one, for the message.
+
+    Raises:
+        ConfigError: It is damaged, or of another layout; says where.
+        OSError: It cannot be read.
+    """
+    try:
+        return model.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise ConfigError(
+            f"{path} is damaged or of another version: {place}: {first['msg']} "
+            f"({error.error_count()} faults); repeat the {repeat}"
+        ) from error
 
 
 class Part(BaseModel):

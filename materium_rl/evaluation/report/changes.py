@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from materium_rl.evaluation.comparison.found import quarters
 from materium_rl.evaluation.comparison.record import Changes, ComparisonRecord
 from materium_rl.evaluation.metrics import Definition
 from materium_rl.evaluation.report import drawing
@@ -284,8 +285,7 @@ def _found(record: ComparisonRecord) -> Section:
         rows = tuple(
             (f"{name}, {found.reward_calls[place]:,} calls", f"{counts[name][place]:,.0f}")
             for name, found in record.found.items()
-            for last in [len(found.reward_calls) - 1]
-            for place in sorted({last * quarter // 4 for quarter in range(1, 5)})
+            for place in quarters(len(found.reward_calls))
         )
         svg = drawing.curves(
             lines, label="reward calls", height="number of distinct ones", styles=_styles(record)

@@ -6,11 +6,13 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from materium_rl.errors import ConfigError
 from materium_rl.evaluation.discoveries.sources import read_samples
-from materium_rl.evaluation.evaluate.record import EvaluationRecord, HistogramRecord, NoveltyRecord
+from materium_rl.evaluation.evaluate.record import (
+    EvaluationRecord,
+    HistogramRecord,
+    NoveltyRecord,
+    read_record,
+)
 from materium_rl.evaluation.evaluate.text import BY_JUDGE, DESCRIBING, FUNNEL_ROWS, caveat
 from materium_rl.evaluation.metrics import Definition
 from materium_rl.evaluation.novelty.ladder import LEVELS
@@ -41,16 +43,7 @@ def read_evaluation(folder: Path) -> EvaluationRecord:
     Raises:
         ConfigError: It is of another layout.
     """
-    path = folder / EVALUATION
-    try:
-        return EvaluationRecord.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the file"
-        raise ConfigError(
-            f"{path} is damaged or of another version: {place}: {first['msg']} "
-            f"({error.error_count()} faults); repeat the evaluation"
-        ) from error
+    return read_record(EvaluationRecord, folder / EVALUATION, repeat="evaluation")
 
 
 def evaluation_content(folder: Path) -> Content:
