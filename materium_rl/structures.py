@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import product
 from math import comb, gcd, prod
@@ -28,11 +28,12 @@ _MAX_VALENCE_PERMUTATIONS = 1_000
 
 def strip_oxidation_states(structure: Structure) -> Structure:
     """Return a copy whose species are plain elements (no oxidation states, no site properties)."""
-    return Structure(
-        structure.lattice,
-        [site.specie.symbol if hasattr(site.specie, "symbol") else str(site.specie) for site in structure],
-        structure.frac_coords,
-    )
+    return Structure(structure.lattice, element_symbols(structure), structure.frac_coords)
+
+
+def element_symbols(structure: Structure) -> list[str]:
+    """Symbol of the element on each site, without its oxidation state."""
+    return [site.specie.symbol if hasattr(site.specie, "symbol") else str(site.specie) for site in structure]
 
 
 def to_primitive_niggli(structure: Structure, *, tolerance: float = 0.05) -> Structure:
@@ -72,24 +73,46 @@ def structures_match(
     return bool(structure_matcher(ltol, stol, angle_tol).fit(a, b))
 
 
-def matching_cell(structure: Structure) -> Structure:
-    """The cell in which StructureMatcher compares: plain elements, Niggli-reduced, then primitive.
+def matching_cell(basis: np.ndarray, symbols: Sequence[str], positions: np.ndarray) -> Structure:
+    """The cell in which StructureMatcher compares: Niggli-reduced, then primitive.
 
     The reduction is spglib's, which is faster than pymatgen's; where it fails pymatgen's is taken.
+
+    Args:
+        basis: Lattice vectors as rows, Å, shape (3, 3).
+        symbols: Element symbols of the N sites.
+        positions: Fractional coordinates, shape (N, 3).
     """
     from spglib import niggli_reduce
 
-    plain = strip_oxidation_states(structure)
-    matrix = niggli_reduce(plain.lattice.matrix, eps=1e-5)
+    matrix = niggli_reduce(basis, eps=1e-5)
     if matrix is None:
-        reduced = plain.get_reduced_structure("niggli")
+        reduced = Structure(basis, symbols, positions).get_reduced_structure("niggli")
     else:
         lattice = Lattice(matrix)
-        coords = lattice.get_fractional_coords(plain.cart_coords)
-        reduced = Structure(lattice, plain.species, coords, to_unit_cell=True)
-    if gcd(*map(int, reduced.composition.values())) == 1:  # then no smaller cell holds whole formula units
-        return reduced
-    return reduced.get_primitive_structure()
+        coords = lattice.get_fractional_coords(positions @ basis)
+        reduced = Structure(lattice, symbols, coords, to_unit_cell=True)
+    return reduced.get_primitive_structure() if _repeats(reduced) else reduced
+
+
+def _repeats(structure: Structure, tolerance: float = 0.25) -> bool:
+    """Whether ``get_primitive_structure`` may find a smaller cell; costs a tenth of asking it.
+
+    It takes a translation only if that brings every site near one of its own element: within twice the
+    tolerance (Å) along each axis. One must start at a site of the rarest element and end at another.
+    """
+    numbers = np.array(structure.atomic_numbers)
+    elements, counts = np.unique(numbers, return_counts=True)
+    if gcd(*counts.tolist()) == 1:  # then no smaller cell holds whole formula units
+        return False
+    near = 2 * tolerance / np.array(structure.lattice.abc)
+    groups = [structure.frac_coords[numbers == element] for element in elements[np.argsort(counts)]]
+    moves = groups[0][1:] - groups[0][0]
+    for coords in groups:
+        gaps = moves[:, None, None] + coords[None, :, None] - coords[None, None, :]
+        reached = (np.abs(gaps - np.round(gaps)) <= near).all(axis=3).any(axis=2).all(axis=1)
+        moves = moves[reached]
+    return bool(len(moves))
 
 
 def cells_match(a: Structure, b: Structure, matcher: StructureMatcher) -> bool:

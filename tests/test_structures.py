@@ -22,6 +22,7 @@ from materium_rl.errors import StructureFileError
 from materium_rl.files import atomic_path
 from materium_rl.structure_files import DropKind, read_structures, write_structures
 from materium_rl.structures import (
+    matching_cell,
     minimum_distance_ratio,
     strip_oxidation_states,
     structures_match,
@@ -426,6 +427,24 @@ def test_primitive_niggli_cell_of_a_supercell(nacl: Structure) -> None:
     assert primitive.frac_coords.max() < 1.0
     assert structures_match(primitive, nacl)
     assert {str(s) for s in primitive.species} == {"Na+", "Cl-"}
+
+
+@pytest.mark.parametrize("distance", [0.0, 0.05, 0.15])
+def test_matching_cell_is_as_small_as_pymatgens(nacl: Structure, rutile: Structure, distance: float) -> None:
+    rng = np.random.default_rng(3)
+    scalings = ([1, 1, 1], [2, 1, 1], [[1, 1, 0], [0, 2, 0], [0, 0, 1]], [3, 1, 2])
+    smaller = 0
+    for structure, scaling in product((nacl, rutile), scalings):
+        cell = structure * scaling
+        moves = distance * rng.standard_normal((len(cell), 3))
+        moved = Structure(cell.lattice, cell.species, cell.cart_coords + moves, coords_are_cartesian=True)
+        for kinds in (moved.species, ["H"] * len(moved)):
+            asked = Structure(moved.lattice, kinds, moved.frac_coords)
+            expected = asked.get_reduced_structure("niggli").get_primitive_structure()
+            found = matching_cell(asked.lattice.matrix, [str(kind) for kind in kinds], asked.frac_coords)
+            assert len(found) == len(expected)
+            smaller += len(expected) < len(asked)
+    assert smaller >= 4  # some can be made smaller, and some cannot when the sites are moved too far
 
 
 def test_strip_leaves_plain_elements_and_the_original_alone(nacl: Structure) -> None:

@@ -75,4 +75,4 @@ class NearestRows:
     def _built(self) -> cKDTree:
         from scipy.spatial import cKDTree
 
-        return cKDTree(self._table[self._rows, : self._size], balanced_tree=False)
+        return cKDTree(self._table[self._rows, : self._size], leafsize=32)

@@ -25,7 +25,7 @@ from materium_rl.rewards.base import Invalid
 from materium_rl.rewards.fingerprint import N_ALL, SIZE, Fingerprint, fingerprints
 from materium_rl.rewards.nearest import NearestRows
 from materium_rl.rewards.prototypes import Prototype, prototypes
-from materium_rl.structures import cells_match, matching_cell, structure_matcher
+from materium_rl.structures import cells_match, element_symbols, matching_cell, structure_matcher
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -221,9 +221,14 @@ class ReferenceIndex:
                 passed.append(row)
                 yield row, distance, False
 
-    def cells_match(self, structure: Structure, row: int, matcher: StructureMatcher) -> bool:
-        """What ``matcher.fit`` says of a structure and one row."""
-        return cells_match(self._asked_cell(structure), self._cell(row), matcher)
+    def cells_match(
+        self, structure: Structure, row: int, matcher: StructureMatcher, *, blank: bool = False
+    ) -> bool:
+        """What ``matcher.fit`` says of a structure and one row, of their sites alone if ``blank``."""
+        asked = self._asked_cell(structure, blank=blank)
+        if self._n_sites[row] % len(asked):  # then no primitive cell of the row has as many sites
+            return False
+        return cells_match(asked, self._cell(row, blank=blank), matcher)
 
     def nearest(self, fingerprint: Fingerprint, prototype: Prototype | None = None) -> Nearest:
         """Nearest reference by fingerprint (largest difference of any entry).
@@ -261,15 +266,21 @@ class ReferenceIndex:
         if group is None:
             return Relative.NONE, None
         family = self._family_codes.get(prototype.family_formula, -1)
-        if within := [row for row, _ in group.within(fingerprint, radius)]:
-            kin = next((row for row in within if self._family_of_row[row] == family), None)
+        three = group.nearest(fingerprint, 3)
+        if within := [row for row, distance in three if distance < radius]:
+            kin = self._first_of_family(within, family)
+            if kin is None and len(within) == len(three):  # there may be more
+                kin = self._first_of_family([row for row, _ in group.within(fingerprint, radius)], family)
             return (Relative.OTHER, within[0]) if kin is None else (Relative.OF_FAMILY, kin)
-        three = [row for row, distance in group.nearest(fingerprint, 3) if distance < 2 * radius]
-        three.sort(key=lambda row: self._family_of_row[row] != family)  # kin first: one match is enough
-        for row in three:
+        near = [row for row, distance in three if distance < 2 * radius]
+        near.sort(key=lambda row: self._family_of_row[row] != family)  # kin first: one match is enough
+        for row in near:
             if self._same_sites(structure, row):
                 return Relative.OF_FAMILY if self._family_of_row[row] == family else Relative.OTHER, row
         return Relative.NONE, None
+
+    def _first_of_family(self, rows: list[int], family: int) -> int | None:
+        return next((row for row in rows if self._family_of_row[row] == family), None)
 
     def _anonymous(self, prototype: Prototype) -> NearestRows | None:
         """The references of the same anonymous formula, None if there is none."""
@@ -318,11 +329,10 @@ class ReferenceIndex:
 
     def structure(self, row: int) -> Structure:
         """The reference structure of one row, as it was stored."""
-        from pymatgen.core import Element, Structure
+        from pymatgen.core import Structure
 
-        elements = [Element.from_Z(int(number)) for number in self._numbers[self._sites(row)]]
         lattice, coords = self.cell(row)
-        return Structure(lattice, elements, coords)
+        return Structure(lattice, self._symbols(row), coords)
 
     def cell(self, row: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Lattice vectors as rows in Å, (3, 3), and fractional coordinates of N sites, (N, 3), of one row."""
@@ -337,10 +347,7 @@ class ReferenceIndex:
 
     def _same_framework(self, structure: Structure, row: int) -> bool:
         """The same; the cell of the one may be reducible only as long as it is not distorted."""
-        blank = self._asked_cell(structure, blank=True)
-        if self._n_sites[row] % len(blank):  # then no primitive cell of the row has as many sites
-            return False
-        matched = cells_match(blank, self._cell(row, blank=True), _framework_matcher())
+        matched = self.cells_match(structure, row, _framework_matcher(), blank=True)
         return matched or self._same_sites(structure, row)
 
     def _cell(self, row: int, *, blank: bool = False) -> Structure:
@@ -348,8 +355,7 @@ class ReferenceIndex:
         if (row, blank) not in self._cells:
             if len(self._cells) >= _CELLS:
                 self._cells.clear()
-            structure = self.structure(row)
-            self._cells[row, blank] = matching_cell(_blank(structure) if blank else structure)
+            self._cells[row, blank] = _matching_cell(*self.cell(row), self._symbols(row), blank)
         return self._cells[row, blank]
 
     def _asked_cell(self, structure: Structure, *, blank: bool = False) -> Structure:
@@ -358,8 +364,14 @@ class ReferenceIndex:
             self._asked = structure, {}
         cells = self._asked[1]
         if blank not in cells:
-            cells[blank] = matching_cell(_blank(structure) if blank else structure)
+            cell = structure.lattice.matrix, structure.frac_coords
+            cells[blank] = _matching_cell(*cell, element_symbols(structure), blank)
         return cells[blank]
+
+    def _symbols(self, row: int) -> list[str]:
+        from pymatgen.core import Element
+
+        return [Element.from_Z(int(number)).symbol for number in self._numbers[self._sites(row)]]
 
 
 def build_arrays(
@@ -438,11 +450,11 @@ def _bundled() -> ReferenceIndex:
     return ReferenceIndex.load(asset_path(ASSET))
 
 
-def _blank(structure: Structure) -> Structure:
-    """The same sites, all of one element, so that the primitive cell is that of the framework."""
-    from pymatgen.core import Structure
-
-    return Structure(structure.lattice, ["H"] * len(structure), structure.frac_coords)
+def _matching_cell(
+    basis: NDArray[np.float64], positions: NDArray[np.float64], symbols: Sequence[str], blank: bool
+) -> Structure:
+    """``matching_cell``; if ``blank`` all sites are of one element, and it is that of the framework."""
+    return matching_cell(basis, ["H"] * len(symbols) if blank else symbols, positions)
 
 
 @cache

@@ -21,7 +21,7 @@ from materium_rl.rewards.elements import RARE_EARTHS
 from materium_rl.rewards.fingerprint import Fingerprint
 from materium_rl.rewards.prototypes import RARE_EARTH, Prototype, family
 from materium_rl.rewards.references import ReferenceIndex, Relative
-from materium_rl.structures import matching_cell
+from materium_rl.structures import element_symbols, matching_cell
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -85,7 +85,8 @@ class Subject:
     @cached_property
     def cell(self) -> Structure:
         """The cell in which StructureMatcher compares it with others of its list."""
-        return matching_cell(self.structure)
+        structure = self.structure
+        return matching_cell(structure.lattice.matrix, element_symbols(structure), structure.frac_coords)
 
     @classmethod
     def of(cls, structure: Structure, prototype: Prototype, fingerprint: Fingerprint) -> Subject:
