@@ -117,6 +117,17 @@ class Constraints(BaseModel):
             columns[f"requested_{name}"] = value if isinstance(value, str) else ",".join(value)
         return columns
 
+    def exact(self) -> dict[str, Any]:
+        """What every sample will have, by name of the condition that asks for the same."""
+        values: dict[str, Any] = {}
+        if self.formula is not None:
+            values["formula"] = self.formula
+        if self.allowed is not None and set(self.allowed) - set(self.forbidden) == set(self.required):
+            values["chemical_system"] = self.required
+        if self.n_sites is not None and self.n_sites[0] == self.n_sites[1]:
+            values["n_sites"] = self.n_sites[0]
+        return values
+
     @model_validator(mode="after")
     def _can_be_met(self) -> Self:
         """Refuse what contradicts itself, whatever the policy."""

@@ -73,8 +73,9 @@ def prompt_tensors(model: CrystalForCausalLM, prompts: Sequence[Prompt]) -> Prom
         order = {text: i for i, text in enumerate(constraints)}
         row = torch.tensor([order[p.constraints.model_dump_json()] for p in prompts], device=model.device)
         rules = model.grammar.rules(list(constraints.values()), row=row)
-    if any(p.conditions.given() for p in prompts):
-        conditions = model.encode_conditions([p.conditions for p in prompts])
+    told = [p.told(model.config.condition_statistics or {}) for p in prompts]
+    if any(c.given() for c in told):
+        conditions = model.encode_conditions(told)
     return PromptTensors(rules, conditions)
 
 

@@ -5,7 +5,7 @@ A light module: the settings and one drawn prompt. ``prompting.py`` draws them f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self
 
@@ -130,6 +130,15 @@ class Prompt:
             if (bounds := getattr(self.constraints, name)) is not None and bounds[0] == bounds[1]
         }
         return exact | self.conditions.given()
+
+    def told(self, known: Collection[str]) -> Conditions:
+        """What a policy that knows some conditions is told: also what the constraints settle.
+
+        Without it the grammar would cut the policy short: asked for SrTiO3 it writes Sr2 of Sr2Ti2O6, and
+        five sites leave one O.
+        """
+        settled = {name: value for name, value in self.constraints.exact().items() if name in known}
+        return Conditions(**(settled | self.conditions.given()))
 
     def columns(self) -> dict[str, Any]:
         """What is asked for, as columns beside a sample: ``condition_NAME`` and ``requested_NAME``."""

@@ -120,7 +120,7 @@ def _check_learnt(request: Conditions, names: list[str], layout: TokenLayout) ->
     if strange := [name for name in given if name not in names]:
         raise ConfigError(
             f"this policy has not learnt the condition {', '.join(strange)}; it knows: "
-            f"{', '.join(names) or 'none (pretrain with conditions.names)'}"
+            f"{', '.join(names) or 'none (nano-conditional does; or pretrain with conditions.names)'}"
         )
     wanted = {*(request.chemical_system or ()), *(formula_unit(request.formula) if request.formula else ())}
     if unknown := sorted(wanted - set(layout.species_element)):

@@ -165,9 +165,29 @@ def check_tables(run: RunFolder) -> None:
     assert pd.concat(frames)["condition_density"].nunique() == 2
 
 
-def test_a_bare_policy_can_be_asked_for_sites(policy: Path) -> None:
+def test_a_policy_is_told_what_the_constraints_settle(policy: Path) -> None:
+    model = load_policy(policy).model  # knows density and n_sites
+    exact = Constraints(n_sites=4, formula="CaO")
+    told = prompt_tensors(model, [Prompt(constraints=exact), Prompt(Conditions(n_sites=2), exact)]).conditions
+    by_hand = [Prompt(Conditions(n_sites=4)), Prompt(Conditions(n_sites=2))]  # a condition counts first
+    expected = prompt_tensors(model, by_hand).conditions
+    assert told is not None
+    assert expected is not None
+    for name, values in vars(expected).items():
+        assert torch.equal(getattr(told, name), values), name
+    ranges = Constraints(n_sites=(2, 4), required=("Ca",), allowed=("Ca", "O"))
+    assert prompt_tensors(model, [Prompt(constraints=ranges)]).conditions is None
+    assert Prompt(constraints=exact).told(["formula"]) == Conditions(formula="CaO")
+    system = Constraints(allowed=("Na", "O", "Cl"), required=("Na", "Cl"), forbidden=("O",))
+    assert Prompt(constraints=system).told(["chemical_system"]) == Conditions(chemical_system="Cl-Na")
+
+
+def test_a_bare_policy_can_be_asked_for_sites(tmp_path: Path) -> None:
     """By construction, whatever it has learnt; and without the prompt it writes something else."""
-    loaded = load_policy(policy)
+    settings = TokenizerSettings(species=species_of(small_structures()), max_sites=MAX_SITES)
+    torch.manual_seed(0)
+    save_policy(build_model(settings, SHAPE), settings, tmp_path / "bare")
+    loaded = load_policy(tmp_path / "bare")
     prompts = [Prompt(constraints=Constraints(n_sites=n)) for n in (1, 4) for _ in range(8)]
     asked = prompt_tensors(loaded.model, prompts)
     drawn = sample_many(loaded.model, 16, seed=0, batch_size=5, **asked.keywords)
