@@ -400,7 +400,7 @@ def compare(
 ) -> None:
     """Sample several policies alike and report validity, stability, novelty and what it cost."""
     from materium_rl.config import CompareConfig, load_config
-    from materium_rl.evaluation.comparison.entries import entries
+    from materium_rl.evaluation.comparison.entries import entries, with_reward_of_runs
     from materium_rl.evaluation.evaluate.judges import choose
     from materium_rl.runs import check_output_folder
 
@@ -424,6 +424,7 @@ def compare(
     }
     settings = load_config(CompareConfig, config or [], overrides, sets or [])
     entries(settings.policies)
+    settings, _ = with_reward_of_runs(settings)
     _check_rewards(settings.reward)
     choose(settings.evaluator, settings.reward)
     check_output_folder(settings.out, overwrite=overwrite)

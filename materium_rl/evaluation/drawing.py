@@ -99,6 +99,20 @@ def check_recorded(sources: Sequence[str], n: int) -> None:
                 )
 
 
+def check_drawn_afresh(sources: Sequence[str]) -> None:
+    """Refuse best-of-n runs, whose samples were asked for what was drawn then.
+
+    Raises:
+        ConfigError: Names the run.
+    """
+    for source in sources:
+        if RunSampling.read(policy_path(source)).best_of_samples:
+            raise ConfigError(
+                f"{source} is a best-of-n run: its samples were asked for other things than those of the "
+                "comparison; judge all by one target, as in --reward 'novelty+bandgap(target=2)'"
+            )
+
+
 def prompts_of(sources: Sequence[str]) -> PromptsConfig:
     """What the fine-tuning runs among some policies were asked for; nothing where there is no run.
 

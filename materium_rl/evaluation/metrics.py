@@ -259,7 +259,7 @@ def add_verdicts(
     frame: pd.DataFrame,
     groups: Sequence[int],
     *,
-    target: float,
+    target: float | NDArray[np.float64],
     width: float,
     rare_earth_formulas: Container[str] = frozenset(),
 ) -> pd.DataFrame:
@@ -270,7 +270,7 @@ def add_verdicts(
     Args:
         frame: ``ScoreTable.to_frame()`` with the reward ``validity``, N rows.
         groups: From ``structure_groups``.
-        target: Wanted band gap in eV.
+        target: Wanted band gap in eV, of all or of each of the N.
         width: Largest distance from it in eV.
         rare_earth_formulas: Merged formulas of the training structures with rare earths.
     """

@@ -7,10 +7,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from materium_rl.config import RewardConfig
-from materium_rl.errors import ConfigError, TokenizationError
+from materium_rl.errors import TokenizationError
 from materium_rl.evaluation.metrics import (
     GAP,
     N_BOOT,
@@ -28,6 +30,7 @@ from materium_rl.policies.loading import Policy
 from materium_rl.policies.sampling import sample_many
 from materium_rl.prompting import UNPROMPTED, PromptTensors
 from materium_rl.rewards import registry
+from materium_rl.rewards.assembly import measured
 from materium_rl.rewards.base import Invalid
 from materium_rl.rewards.catalogue.bandgap import BandGap
 from materium_rl.rewards.execution.batches import Progress
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from pymatgen.core import Structure
 
+Asked = Sequence[Mapping[str, Any]]
 LABEL = "optimised proxy"
 CAVEAT = (
     f"{LABEL}: energies and novelty come from the models and references that the reward uses, so part of a "
@@ -74,6 +78,7 @@ def evaluate_structures(
     training_elements: Mapping[str, int] | None = None,
     n_boot: int = N_BOOT,
     seed: int = 0,
+    asked: Asked = (),
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score structures and count every figure, whatever they came from.
@@ -89,13 +94,15 @@ def evaluate_structures(
             data by default.
         n_boot: Bootstrap resamples.
         seed: Of the resamples.
+        asked: What each of the ``n_requested`` was asked for, by name of the condition; empty if for nothing.
         progress: Is told how many structures have been measured.
 
     Raises:
+        ConfigError: A target is what samples were asked for, and they were not asked.
         ValueError: There are more structures than were requested.
     """
     start = time.monotonic()
-    _, verdicts = score_structures(structures, n_requested, scorer, gap=gap, progress=progress)
+    _, verdicts = score_structures(structures, n_requested, scorer, gap=gap, asked=asked, progress=progress)
     elements = bundled_training_elements() if training_elements is None else training_elements
     found = figures(verdicts, elements, n_boot=n_boot, seed=seed)
     return Evaluation(verdicts, found, time.monotonic() - start)
@@ -107,35 +114,35 @@ def score_structures(
     scorer: Scorer,
     *,
     gap: BandGap,
+    asked: Asked = (),
     progress: Progress | None = None,
 ) -> tuple[list[Structure | None], pd.DataFrame]:
     """Score structures and pass verdicts on each; the arguments are those of ``evaluate_structures``.
 
     Returns:
         A structure for each one requested, None where it could not be read; the score table with the columns
-        of ``add_verdicts`` and ``cif``.
+        of ``add_verdicts``, ``band_gap_wanted`` (eV) and ``cif``.
 
     Raises:
+        ConfigError: A target is what samples were asked for, and they were not asked.
         ValueError: There are more structures than were requested.
     """
     if len(structures) > n_requested:
         raise ValueError(f"{len(structures)} structures, but only {n_requested} were requested")
     memory = scorer.state_dict()
     padded = [*structures, *[None] * (n_requested - len(structures))]
-    frame = scorer.score(padded, progress).to_frame()
+    frame = scorer.score(padded, progress, asked=asked).to_frame()
     scorer.load_state_dict(memory)
     readable = [None if s is None or isinstance(s, Invalid) else s for s in padded]
     valid = frame[f"{VALIDITY}.outcome"] == "ok"
     groups = structure_groups(
         [s if ok else None for s, ok in zip(readable, valid, strict=True)], frame["formula"].tolist()
     )
+    own = GAP in scorer.prompted  # each sample has a target of its own
+    target = np.array([wish["band_gap"] for wish in asked] if own else [gap.target] * n_requested)
     verdicts = add_verdicts(
-        frame,
-        groups,
-        target=gap.target,
-        width=gap.width,
-        rare_earth_formulas=bundled_rare_earth_formulas(),
-    )
+        frame, groups, target=target, width=gap.width, rare_earth_formulas=bundled_rare_earth_formulas()
+    ).assign(band_gap_wanted=target)
     verdicts["cif"] = [None if s is None else s.to(fmt="cif") for s in readable]
     return readable, verdicts
 
@@ -152,14 +159,10 @@ def make_scorer(config: RewardConfig, monitors: Sequence[str] = ()) -> tuple[Sco
         monitors: Names of further rewards to measure.
 
     Returns:
-        The scorer, and the band gap reward with its target and width.
+        The scorer, and the band gap reward with its target and width; with ``target=prompt`` the target of
+        each sample is what it was asked for, and that of the reward means nothing.
     """
     terms = list(parse(config.expression))
-    if prompted := [term.name for term in terms if term.prompted]:
-        raise ConfigError(
-            f"{prompted[0]}(target=prompt): all samples are judged by one target here; give a number, as in "
-            f"--reward 'novelty+{prompted[0]}(target=2)'"
-        )
     gates = {parse(text)[0].name: text for text in config.gates}
     named = {term.name for term in terms}
     also = dict.fromkeys((NOVELTY, GAP, *monitors))
@@ -172,8 +175,7 @@ def make_scorer(config: RewardConfig, monitors: Sequence[str] = ()) -> tuple[Sco
         gates=[gates.get(name, name) for name in (VALIDITY, STABILITY)],
         **config.model_dump(exclude={"expression", "gates"}),
     )
-    options = next(term.options for term in terms if term.name == GAP)
-    gap = registry.create(GAP, options)
+    gap = registry.create(GAP, next(measured(term).options for term in terms if term.name == GAP))
     assert isinstance(gap, BandGap)
     return scorer, gap
 

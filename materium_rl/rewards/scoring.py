@@ -140,6 +140,11 @@ class Scorer:
         """The gates and the terms with a weight, by name, each with its curve."""
         return {name: scorer for name, scorer in self._scorers.items() if self._counts(name)}
 
+    @property
+    def prompted(self) -> set[str]:
+        """Names of the rewards whose target is what each sample was asked for."""
+        return {name for name, scorer in self._scorers.items() if scorer.prompted}
+
     def start(self) -> None:
         """Load every reward, and start the workers.
 

@@ -15,6 +15,7 @@ import torch
 from pymatgen.core import Lattice, Structure
 
 from materium_rl.config import CompareConfig, ModelConfig, RewardConfig
+from materium_rl.errors import ConfigError
 from materium_rl.evaluation.comparison import files as module
 from materium_rl.evaluation.comparison.compare import compare
 from materium_rl.evaluation.discoveries.ranking import find
@@ -181,6 +182,18 @@ def test_scorer_keeps_the_target_of_the_reward() -> None:
     scorer, gap = make_scorer(reward)
     assert (gap.target, gap.width, gap.members) == (2.0, 0.5, "reward")
     assert scorer.weights["stability"] == 1
+
+
+def test_each_sample_may_have_a_target_of_its_own() -> None:
+    """The wide gap of NaCl is on target for the one who asked for it, and not for the other."""
+    scorer, gap = make_scorer(RewardConfig(expression="bandgap(target=prompt, width=0.5)", gates=()))
+    known = next(iter(scorer.score([salt()], asked=[{"band_gap": 1.0}]))).terms["bandgap"].value
+    asked = [{"band_gap": known + 0.4}, {"band_gap": known - 2}, {"band_gap": known}]
+    found = evaluate_structures([salt(), salt() * (1, 1, 2)], 3, scorer, gap=gap, asked=asked).frame
+    assert found["on_target"].tolist() == [True, False, False]
+    assert found["band_gap_wanted"].tolist() == [wish["band_gap"] for wish in asked]
+    with pytest.raises(ConfigError, match=r"bandgap\(target=prompt\) needs samples that are asked for"):
+        evaluate_structures([salt()], 1, scorer, gap=gap)
 
 
 def test_ratio_of_nothing() -> None:

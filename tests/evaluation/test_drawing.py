@@ -10,11 +10,11 @@ import pytest
 from small_trainer import small_config
 from tiny import write_policy
 
-from materium_rl.config import EvaluateConfig, GenerateConfig, RewardConfig
+from materium_rl.config import EvaluateConfig, GenerateConfig
 from materium_rl.errors import ConfigError
 from materium_rl.evaluation.drawing import check_recorded, draw, prompts_of
-from materium_rl.evaluation.evaluate.inputs import read_source
-from materium_rl.evaluation.scored import make_scorer, sample_structures
+from materium_rl.evaluation.evaluate.inputs import check_options, read_source
+from materium_rl.evaluation.scored import sample_structures
 from materium_rl.generate import generate
 from materium_rl.policies.loading import load_policy
 from materium_rl.rl.finetune import finetune
@@ -87,8 +87,9 @@ def test_runs_are_asked_for_what_they_were_trained_with(runs: Path) -> None:
 
 
 def test_all_are_judged_by_one_target() -> None:
+    config = EvaluateConfig(source="nano", reward={"expression": "novelty+bandgap(target=prompt)"})
     with pytest.raises(ConfigError, match=r"bandgap\(target=prompt\): all samples are judged by one target"):
-        make_scorer(RewardConfig(expression="novelty+bandgap(target=prompt)"))
+        check_options(config)
 
 
 def test_evaluate_and_generate_ask_alike(runs: Path) -> None:

@@ -6,14 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
-from compared_runs import BATCH, STEPS, write_run
+from compared_runs import BATCH, REWARD, STEPS, write_run
 from tiny import write_policy
 
-from materium_rl.config import RewardConfig
+from materium_rl.config import CompareConfig, RewardConfig
 from materium_rl.errors import ConfigError
 from materium_rl.evaluation.comparison.costs import Cost, gain_per, mean_cost, run_cost
 from materium_rl.evaluation.comparison.differences import Change, Changes
-from materium_rl.evaluation.comparison.entries import entries, finetune_run
+from materium_rl.evaluation.comparison.entries import entries, finetune_run, with_reward_of_runs
 from materium_rl.evaluation.metrics import Figure
 
 
@@ -90,3 +90,21 @@ def test_mean_cost_and_what_a_gain_costs() -> None:
     found = gain_per(Changes({"sun": gain}, {}, (1, 1)), cost.reward_calls / 1000)
     assert found == {"sun": Figure(0.1, 0.05, 0.15)}
     assert gain_per(Changes({"sun": gain}, {}, (1, 1)), 0.0) == {}
+
+
+def test_runs_are_judged_by_what_they_were_trained_on(runs: Path) -> None:
+    first, second = str(runs / "a0"), str(runs / "a1")
+    found, note = with_reward_of_runs(CompareConfig(policies=("nano", first, second)))
+    assert (found.reward.expression, found.reward.gates, note) == (REWARD.expression, REWARD.gates, "")
+    assert found.reward.workers == 0
+    own = CompareConfig(policies=("nano", first), reward=RewardConfig(expression="bandgap(target=3)"))
+    assert with_reward_of_runs(own) == (own, "")
+    mixed = CompareConfig(policies=("nano", first, str(runs / "other")))
+    found, note = with_reward_of_runs(mixed)
+    assert found == mixed
+    assert "was trained on novelty" in note
+    assert "other on bandgap: all are judged by novelty+bandgap; --reward" in note
+    assert with_reward_of_runs(CompareConfig(policies=("nano", "nano"))) == (
+        CompareConfig(policies=("nano", "nano")),
+        "",
+    )

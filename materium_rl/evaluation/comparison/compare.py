@@ -14,12 +14,18 @@ from materium_rl.config import CompareConfig
 from materium_rl.errors import ConfigError
 from materium_rl.evaluation.comparison.controls import best_of
 from materium_rl.evaluation.comparison.costs import Cost, mean_cost, run_cost
-from materium_rl.evaluation.comparison.entries import Entry, distinct_names, entries, finetune_run
+from materium_rl.evaluation.comparison.entries import (
+    Entry,
+    distinct_names,
+    entries,
+    finetune_run,
+    with_reward_of_runs,
+)
 from materium_rl.evaluation.comparison.files import print_comparison, write_comparison
 from materium_rl.evaluation.comparison.found import found_by, mean_found
 from materium_rl.evaluation.comparison.results import Compared, Comparison, Control, Judged, Point, Trajectory
 from materium_rl.evaluation.comparison.second_judge import judge_again
-from materium_rl.evaluation.drawing import check_recorded, draw, prompts_of
+from materium_rl.evaluation.drawing import check_drawn_afresh, check_recorded, draw, prompts_of
 from materium_rl.evaluation.evaluate.judges import Panel, choose, load
 from materium_rl.evaluation.metrics import N_BOOT, Figure, figures, statistics
 from materium_rl.evaluation.scored import (
@@ -58,15 +64,21 @@ def compare(config: CompareConfig) -> Path:
         RewardError: More structures failed to be measured than ``reward.max_failed`` allows.
     """
     console = make_console()
+    config, note = with_reward_of_runs(config)
+    if note:
+        console.print(note, markup=False)
     panel = choose(config.evaluator, config.reward)
     load(panel)
-    scorer, gap = make_scorer(config.reward)
     wanted = entries(config.policies)
+    scorer, gap = make_scorer(config.reward)
     _check_runs(wanted, config)
     sources = [source for entry in wanted for source in entry.policies]
     check_recorded(sources, config.n)
     prompts = prompts_of(sources) if config.prompts is None else config.prompts
     config = config.model_copy(update={"prompts": prompts})
+    scorer.check_prompts(prompts.targets)
+    if scorer.prompted:
+        check_drawn_afresh(sources)
     with scorer:
         judge = _Judge(config, scorer, gap, panel, console)
         judge.load_all(sources)
@@ -145,6 +157,7 @@ class _Judge:
     ) -> Judged:
         """Sample a policy and evaluate what it wrote."""
         n, start, policy = n or self.config.n, time.monotonic(), self.load(source)
+        prompts = self.prompts(n)
         structures = draw(
             policy,
             source,
@@ -152,16 +165,21 @@ class _Judge:
             seed=self.config.seed,
             temperature=temperature or self.config.temperature,
             batch_size=self.config.batch_size,
-            prompts=self.prompts(n),
+            prompts=prompts,
         )
         seconds = time.monotonic() - start
         self.console.print(f"{name}: sampled {n} structures in {seconds:.0f} s, scoring them ...")
-        return self.structures(structures, source, name, seconds)
+        return self.structures(structures, source, name, seconds, prompts)
 
     def structures(
-        self, structures: Sequence[Structure | Invalid], source: str, name: str, sampling_seconds: float
+        self,
+        structures: Sequence[Structure | Invalid],
+        source: str,
+        name: str,
+        sampling_seconds: float,
+        prompts: Sequence[Prompt],
     ) -> Judged:
-        """Evaluate what a policy wrote."""
+        """Evaluate what a policy wrote, each for what it was asked."""
         with scoring_bar(self.console, name) as progress:
             evaluation = evaluate_structures(
                 structures,
@@ -169,6 +187,7 @@ class _Judge:
                 self.scorer,
                 gap=self.gap,
                 seed=self.config.seed,
+                asked=[prompt.targets() for prompt in prompts],
                 progress=progress,
             )
         self.console.print(f"{name}: scored in {evaluation.seconds:.0f} s")
@@ -208,7 +227,9 @@ def _controls(judge: _Judge, policies: Sequence[Compared]) -> list[Control]:
         judge.console.print(f"{name}: drawing {calls} structures of {base.name}, rewarding them ...")
         with scoring_bar(judge.console, name) as progress:
             chosen = best_of(judge.load(source), run, config, calls, progress, judge.prompts(calls))
-        judged = judge.again(judge.structures(chosen.structures, source, name, chosen.seconds))
+        judged = judge.again(
+            judge.structures(chosen.structures, source, name, chosen.seconds, chosen.prompts)
+        )
         cost = Cost(calls, chosen.seconds / 3600, policy.cost.processors)
         found.append(
             Control(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from materium_rl.config import CompareConfig, RewardConfig
-from materium_rl.evaluation.comparison.entries import FinetuneRun
+from materium_rl.evaluation.comparison.entries import REWARD_KEYS, FinetuneRun
 from materium_rl.evaluation.comparison.found import Found, found_in
 from materium_rl.evaluation.scored import sample_structures
 from materium_rl.policies.loading import Policy
@@ -37,12 +37,14 @@ class Chosen:
 
     Args:
         structures: Those kept, in the order in which they were drawn.
+        prompts: What each of them was asked for; empty if for nothing.
         calls: Samples drawn and rewarded.
         seconds: Time for both.
         found: What was stable and new among all that were drawn; None if the reward does not tell.
     """
 
     structures: list[Structure | Invalid]
+    prompts: list[Prompt]
     calls: int
     seconds: float
     found: Found | None
@@ -90,11 +92,12 @@ def best_of(
             best = sorted([*best, *ranked], key=lambda item: (-item[0], item[1]))[: config.n]
             if progress:
                 progress(first + len(drawn), calls)
-    kept = [structure for _, _, structure in sorted(best, key=lambda item: item[1])]
-    return Chosen(kept, calls, time.monotonic() - start, found_in(tables))
+    best.sort(key=lambda item: item[1])
+    kept = [structure for _, _, structure in best]
+    wishes = [prompts[i] for _, i, _ in best] if prompts else []
+    return Chosen(kept, wishes, calls, time.monotonic() - start, found_in(tables))
 
 
 def _reward(reward: RewardConfig, how: RewardConfig) -> RewardConfig:
     """What a run rewarded, computed as the comparison is."""
-    keep = {"expression", "gates", "aggregation", "plugins"}
-    return how.model_copy(update={key: getattr(reward, key) for key in keep})
+    return how.model_copy(update={key: getattr(reward, key) for key in REWARD_KEYS})

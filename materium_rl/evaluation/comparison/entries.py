@@ -8,11 +8,13 @@ from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
-from materium_rl.config import FinetuneConfig, load_config
+from materium_rl.config import CompareConfig, FinetuneConfig, RewardConfig, load_config
 from materium_rl.errors import ConfigError
 from materium_rl.resources import bundled_policies, policy_path
 from materium_rl.runs import CONFIG, RunFolder
 
+REWARD_KEYS = ("expression", "gates", "aggregation", "plugins")
+"""What a run says of its reward; the rest of the section is how to compute it."""
 SAME = (
     "policy",
     "reward.expression",
@@ -79,6 +81,32 @@ def distinct_names(wanted: Sequence[str]) -> list[str]:
         others = (f"{name}-{k}" for k in count(2))
         names.append(name if name not in names else next(other for other in others if other not in names))
     return names
+
+
+def with_reward_of_runs(config: CompareConfig) -> tuple[CompareConfig, str]:
+    """The settings with the reward that all fine-tuning runs among the policies were trained on.
+
+    What the user has set is kept, and so are the defaults where the runs were trained on different rewards.
+
+    Returns:
+        The settings, and what the user should know of it; empty if nothing.
+    """
+    runs = {
+        source: run for text in config.policies for source in _split(text) if (run := finetune_run(source))
+    }
+    default = RewardConfig()
+    if not runs or any(getattr(config.reward, key) != getattr(default, key) for key in REWARD_KEYS):
+        return config, ""
+    rewards = {source: run.config.reward for source, run in runs.items()}
+    (first, reward), *others = rewards.items()
+    odd = next((s for s, r in others if any(getattr(r, k) != getattr(reward, k) for k in REWARD_KEYS)), None)
+    if odd is not None:
+        return config, (
+            f"{first} was trained on {reward.expression}, {odd} on {rewards[odd].expression}: all are "
+            f"judged by {config.reward.expression}; --reward sets another"
+        )
+    update = {key: getattr(reward, key) for key in REWARD_KEYS}
+    return config.model_copy(update={"reward": config.reward.model_copy(update=update)}), ""
 
 
 def finetune_run(policy: str) -> FinetuneRun | None:

@@ -25,7 +25,7 @@ from materium_rl.evaluation.comparison.tables import (
     markdown_found,
     markdown_trajectory,
 )
-from materium_rl.evaluation.metrics import DEFINITIONS, STABLE_BELOW, Figure
+from materium_rl.evaluation.metrics import DEFINITIONS, GAP, STABLE_BELOW, Figure
 from materium_rl.evaluation.report.page import REPORT, write_report
 from materium_rl.evaluation.scored import CAVEAT, HELD_OUT_GAP, LABEL
 from materium_rl.evaluation.table import markdown_definitions, markdown_table, print_table, ratio
@@ -143,7 +143,7 @@ def _settings(comparison: Comparison) -> dict[str, Any]:
         "expression": comparison.scorer.expression,
         "gates": list(comparison.scorer.gates),
         "stable_below_eV_per_atom": STABLE_BELOW,
-        "band_gap_target_eV": gap.target,
+        "band_gap_target_eV": None if GAP in comparison.scorer.prompted else gap.target,
         "band_gap_width_eV": gap.width,
         "band_gap_members": gap.members,
         "bootstrap_resamples": comparison.bootstrap.n_boot,

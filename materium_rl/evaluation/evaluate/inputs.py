@@ -12,6 +12,7 @@ import torch
 
 from materium_rl.config import EvaluateConfig, RewardConfig, read_yaml
 from materium_rl.errors import ConfigError, did_you_mean
+from materium_rl.evaluation.comparison.entries import REWARD_KEYS
 from materium_rl.evaluation.drawing import draw, prompts_of
 from materium_rl.evaluation.evaluate.judges import choose
 from materium_rl.evaluation.evaluate.properties import Target
@@ -20,6 +21,7 @@ from materium_rl.policies.loading import load_policy
 from materium_rl.prompting import PromptSource
 from materium_rl.resources import POLICY_FILES, bundled_policies, file_sha256, is_policy, policy_path
 from materium_rl.rewards.base import Invalid
+from materium_rl.rewards.expression import parse
 from materium_rl.runs import COMPARISON, EVALUATED, EVALUATION
 from materium_rl.structure_files import read_structures
 from materium_rl.structure_parsers import parser_of
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
 
 SAMPLED = 1024
 """Structures sampled from a policy unless told."""
-REWARD_KEYS = ("expression", "gates", "aggregation", "plugins")
-"""What a run says of its reward; the rest of the section is how to compute it."""
 
 Kind = Literal["policy", "files"]
 
@@ -112,6 +112,12 @@ def check_options(config: EvaluateConfig, *, temperature: float | None = None) -
     if config.requested is not None and config.n is not None:
         raise ConfigError("--requested counts what is missing from all of the files; leave -n out")
     config = config.model_copy(update={"reward": reward_of(config)})
+    if prompted := [term.name for term in parse(config.reward.expression) if term.prompted]:
+        raise ConfigError(
+            f"{prompted[0]}(target=prompt): all samples are judged by one target here; give a number, as in "
+            f"--reward 'novelty+{prompted[0]}(target=2)', or compare policies, each sample by its prompt: "
+            "materium-rl compare"
+        )
     choose(config.evaluator, config.reward)
     for text in config.targets:
         Target.parse(text)
