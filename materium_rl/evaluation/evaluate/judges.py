@@ -18,6 +18,7 @@ import numpy as np
 from materium_rl.config import EvaluatorConfig, RewardConfig
 from materium_rl.evaluation.metrics import GAP, STABILITY
 from materium_rl.rewards import registry
+from materium_rl.rewards.assembly import measured
 from materium_rl.rewards.base import Reward
 from materium_rl.rewards.catalogue.bandgap import BandGap
 from materium_rl.rewards.catalogue.stability import Stability
@@ -100,7 +101,7 @@ def choose(evaluator: EvaluatorConfig, reward: RewardConfig) -> Panel:
     for path in reward.plugins:
         registry.load_plugin(path)
     rewards = [
-        registry.create(term.name, term.options)
+        registry.create(term.name, measured(term).options)
         for text in (reward.expression, *(gate for gate in reward.gates if gate != "none"))
         for term in parse(text)
     ]
