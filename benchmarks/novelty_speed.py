@@ -36,7 +36,8 @@ from materium_rl.rewards.base import Measurement
 from materium_rl.rewards.catalogue.novelty import Novelty, Tier
 from materium_rl.rewards.elements import RARE_EARTHS
 from materium_rl.rewards.prototypes import family_formula, prototypes
-from materium_rl.rewards.references import ReferenceIndex, build_arrays, formula_hash
+from materium_rl.rewards.reference_arrays import build_arrays, formula_hash
+from materium_rl.rewards.references import ReferenceIndex
 from materium_rl.structure_files import read_structures
 from materium_rl.structures import strip_oxidation_states
 

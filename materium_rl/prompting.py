@@ -23,7 +23,7 @@ from materium_rl.policies.loading import Policy
 from materium_rl.policies.modeling import CrystalForCausalLM
 from materium_rl.prompts import Prompt, PromptsConfig
 from materium_rl.resources import training_index
-from materium_rl.rewards.references import Composed, read_composed
+from materium_rl.rewards.reference_arrays import Composed, read_composed
 
 TRIES = 100
 """Draws until one can be met; for example two elements cannot be written with one site."""

@@ -14,7 +14,7 @@ from materium_rl.resources import TRAINING_INDEX, bundled_policies, policy_path
 from materium_rl.rewards.base import Invalid
 from materium_rl.rewards.fingerprint import fingerprints
 from materium_rl.rewards.prototypes import prototypes
-from materium_rl.rewards.references import build_arrays
+from materium_rl.rewards.reference_arrays import build_arrays
 from materium_rl.rewards.shared import sharing
 from materium_rl.structure_files import ReadResult, StructureRow
 from materium_rl.tokenizer import CrystalCodec, load_tokenizer

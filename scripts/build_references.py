@@ -23,7 +23,8 @@ from manifest import ASSETS, record
 from pymatgen.core import Composition
 
 from materium_rl.files import atomic_path
-from materium_rl.rewards.references import ASSET, build_arrays
+from materium_rl.rewards.reference_arrays import build_arrays
+from materium_rl.rewards.references import ASSET
 from materium_rl.structure_files import read_structures
 
 TABLES = ("mp_e_form", "mp_gap")

@@ -7,24 +7,30 @@ framework labels, fingerprints, and the cells themselves (coordinates to 1/65536
 
 from __future__ import annotations
 
-import hashlib
-import zipfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from materium_rl.errors import AssetError
-from materium_rl.rewards.base import Invalid
-from materium_rl.rewards.fingerprint import N_ALL, SIZE, Fingerprint, fingerprints
+from materium_rl.rewards.fingerprint import N_ALL, Fingerprint
 from materium_rl.rewards.nearest import NearestRows
-from materium_rl.rewards.prototypes import Prototype, prototypes
+from materium_rl.rewards.prototypes import Prototype
+from materium_rl.rewards.reference_arrays import (
+    CODED,
+    GRID,
+    Arrays,
+    build_arrays,
+    decode,
+    formula_hash,
+    read_arrays,
+    unpack,
+)
 from materium_rl.structures import cells_match, element_symbols, matching_cell, structure_matcher
 
 if TYPE_CHECKING:
@@ -35,15 +41,11 @@ ASSET = "references.npz"
 SAME_FINGERPRINT = 0.01
 """Two structures of one formula and one prototype label are the same below this distance, without
 asking StructureMatcher; fifty times below where it stops matching."""
-_GRID = 65536
 _CELLS = 8192
 """Reduced cells of references that are kept, of about 20 kB each."""
-_TEXTS = ("material_id", "formula", "family_formula")
-_CODED = ("label", "merged_label", "framework_label", "merged_anonymous_formula")
 
 _NO_ROWS: NDArray[np.int64] = np.empty(0, dtype=np.int64)
 
-Arrays = dict[str, NDArray[Any]]
 Column = Literal["formula", "label", "merged_label", "framework_label"]
 
 
@@ -74,10 +76,10 @@ class ReferenceIndex:
 
     def __init__(self, arrays: Arrays) -> None:
         self._formula_hashes = arrays["formula_hashes"]
-        self.material_ids = _unpack(arrays["material_id"])
-        self.formulas = _unpack(arrays["formula"])
-        self.family_formulas = _unpack(arrays["family_formula"])
-        columns = {name: _decode(arrays, name) for name in _CODED}
+        self.material_ids = unpack(arrays["material_id"])
+        self.formulas = unpack(arrays["formula"])
+        self.family_formulas = unpack(arrays["family_formula"])
+        columns = {name: decode(arrays, name) for name in CODED}
         self._labels = columns["label"]
         self._known_labels = set(columns["label"]) | set(columns["merged_label"])
         self._known_frameworks = set(columns["framework_label"])
@@ -113,17 +115,7 @@ class ReferenceIndex:
         Raises:
             AssetError: If the file is no such index, or one of another version.
         """
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
-        except (ValueError, EOFError, zipfile.BadZipFile):
-            arrays = {}
-        if "fingerprints" not in arrays or arrays["fingerprints"].shape[1:] != (SIZE,):
-            raise AssetError(
-                f"{path} is no reference index of this version; rebuild the bundled one with "
-                "scripts/build_references.py, that of a policy with materium-rl policies index"
-            )
-        return cls(arrays)
+        return cls(read_arrays(path))
 
     @classmethod
     def bundled(cls) -> ReferenceIndex:
@@ -336,7 +328,7 @@ class ReferenceIndex:
 
     def cell(self, row: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Lattice vectors as rows in Å, (3, 3), and fractional coordinates of N sites, (N, 3), of one row."""
-        return self._lattices[row].astype(float), self._coords[self._sites(row)].astype(float) / _GRID
+        return self._lattices[row].astype(float), self._coords[self._sites(row)].astype(float) / GRID
 
     def _sites(self, row: int) -> slice:
         return slice(int(self._first_site[row]), int(self._first_site[row + 1]))
@@ -374,75 +366,6 @@ class ReferenceIndex:
         return [Element.from_Z(int(number)).symbol for number in self._numbers[self._sites(row)]]
 
 
-def build_arrays(
-    structures: Sequence[Structure], material_ids: Sequence[str], formulas: Iterable[str]
-) -> Arrays:
-    """Index R structures and further known reduced formulas.
-
-    Raises:
-        AssetError: If a structure is invalid or too thin to fingerprint; names its id.
-    """
-    found = prototypes(structures)
-    prints = fingerprints(structures)
-    for material_id, prototype, print_ in zip(material_ids, found, prints, strict=True):
-        if isinstance(prototype, Invalid) or print_ is None:
-            reason = prototype.reason if isinstance(prototype, Invalid) else "no fingerprint"
-            raise AssetError(f"reference {material_id} cannot be indexed: {reason}; remove it")
-    known = [prototype for prototype in found if isinstance(prototype, Prototype)]
-    hashes = {formula_hash(formula) for formula in (*formulas, *(p.formula for p in known))}
-    arrays: Arrays = {
-        "formula_hashes": np.array(sorted(hashes), dtype=np.uint64),
-        "fingerprints": np.array(prints, dtype=np.float16),
-        "lattices": np.array([s.lattice.matrix for s in structures], dtype=np.float32),
-        "coords": (np.concatenate([s.frac_coords for s in structures]) * _GRID).round().astype(np.int64)
-        % _GRID,
-        "numbers": np.array([site.specie.Z for s in structures for site in s], dtype=np.uint8),
-        "n_sites": np.array([len(s) for s in structures], dtype=np.uint16),
-    }
-    arrays["coords"] = arrays["coords"].astype(np.uint16)
-    texts = {"material_id": list(material_ids)}
-    texts |= {name: [getattr(p, name) for p in known] for name in (*_TEXTS[1:], *_CODED)}
-    arrays |= {name: _pack(texts[name]) for name in _TEXTS}
-    for name in _CODED:
-        values, codes = np.unique(texts[name], return_inverse=True)
-        arrays |= {name: _pack(values.tolist()), f"{name}_code": codes.astype(np.int32)}
-    return arrays
-
-
-class Composed(NamedTuple):
-    """What the atoms of a reference structure are, and its space group."""
-
-    formula: str
-    n_sites: int
-    space_group: int
-
-
-def read_composed(path: Path) -> list[Composed]:
-    """The structures of an index, without their geometry.
-
-    Raises:
-        AssetError: If the file is no such index.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            names = ("formula", "n_sites", "label", "label_code")
-            arrays = {name: archive[name] for name in names}
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        raise AssetError(f"{path} is no index of structures; see materium-rl policies index") from None
-    groups = [int(label.split("_")[1]) for label in _unpack(arrays["label"])]  # AB2_225_...
-    return [
-        Composed(formula, int(n_sites), groups[code])
-        for formula, n_sites, code in zip(
-            _unpack(arrays["formula"]), arrays["n_sites"], arrays["label_code"], strict=True
-        )
-    ]
-
-
-def formula_hash(reduced_formula: str) -> int:
-    """First 64 bits of BLAKE2b; among 100,000 formulas a random one collides once in 2e14."""
-    return int.from_bytes(hashlib.blake2b(reduced_formula.encode(), digest_size=8).digest(), "big")
-
-
 @cache
 def _bundled() -> ReferenceIndex:
     from materium_rl.resources import asset_path
@@ -469,16 +392,3 @@ def _rows(values: Sequence[str]) -> dict[str, NDArray[np.int64]]:
     for row, value in enumerate(values):
         rows[value].append(row)
     return {value: np.array(found, dtype=np.int64) for value, found in rows.items()}
-
-
-def _pack(texts: Sequence[str]) -> NDArray[np.uint8]:
-    return np.frombuffer("\n".join(texts).encode(), dtype=np.uint8)
-
-
-def _unpack(packed: NDArray[np.uint8]) -> list[str]:
-    return packed.tobytes().decode().split("\n")
-
-
-def _decode(arrays: Arrays, name: str) -> list[str]:
-    values = _unpack(arrays[name])
-    return [values[code] for code in arrays[f"{name}_code"]]

@@ -20,7 +20,7 @@ from materium_rl.evaluation.novelty.ladder import LEVELS, Ladder, LadderTable, R
 from materium_rl.evaluation.novelty.levels import TOLERANCES, WRITING
 from materium_rl.rewards.base import Measurement, Outcome
 from materium_rl.rewards.catalogue.novelty import Novelty, Tier
-from materium_rl.rewards.references import build_arrays
+from materium_rl.rewards.reference_arrays import build_arrays
 from materium_rl.structure_files import write_structures
 from materium_rl.structures import strip_oxidation_states
 from tests.real_structures import aflow_structures, rock_salt, rutile

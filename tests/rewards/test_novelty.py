@@ -15,7 +15,8 @@ from materium_rl.rewards.base import Invalid, Measurement
 from materium_rl.rewards.catalogue.novelty import BANDS, Novelty, Tier
 from materium_rl.rewards.fingerprint import N_ALL, fingerprints
 from materium_rl.rewards.prototypes import prototypes
-from materium_rl.rewards.references import ReferenceIndex, build_arrays
+from materium_rl.rewards.reference_arrays import build_arrays
+from materium_rl.rewards.references import ReferenceIndex
 from materium_rl.structure_files import read_structures
 
 FCC = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
