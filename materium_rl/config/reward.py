@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from materium_rl.config.section import Section
 
-UNIQUENESS = 'uniqueness(by=["structure", "framework"], exponent=[1.0, 0.25], window=640)'
+UNIQUENESS = 'uniqueness(by=["structure", "framework"], exponent=[2.0, 0.25], window=640)'
 """Default gate against collapse: credit falls with how often a structure and its framework were just seen."""
 
 

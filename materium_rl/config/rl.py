@@ -38,7 +38,7 @@ class RLConfig(Section):
     group_size: int = Field(
         128, ge=2, description="GRPO: completions that share one baseline, and one prompt if there are any"
     )
-    learning_rate: float = Field(5e-4, gt=0, description="at the start; falls evenly to 0 at the last step")
+    learning_rate: float = Field(8e-4, gt=0, description="at the start; falls evenly to 0 at the last step")
     num_iterations: int = Field(1, ge=1, description="passes over each batch of completions")
     minibatches: int = Field(1, ge=1, description="updates per pass")
     kl_coef: float = Field(0.05, ge=0, description="weight of the KL divergence from the reference policy")
