@@ -76,7 +76,7 @@ class Plain(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> CausalLMOutputWithPast:
         policy, vectors = self.policy, self.policy.token_vectors()
-        inputs = policy.embed(input_ids, policy.grammar.places(input_ids), vectors)
+        inputs, _ = policy.embed(input_ids, policy.grammar.places(input_ids), vectors)
         outputs = policy.model(inputs_embeds=inputs, attention_mask=attention_mask, use_cache=False)
         logits = (outputs.last_hidden_state @ vectors.T).float()
         loss = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # The 13 cell translations of one half-space: the other 13 give the same pairs, reversed.
 _HALF_SHIFTS = np.array([shift for shift in product((-1, 0, 1), repeat=3) if shift > (0, 0, 0)], dtype=float)
+_FEW_SITES = 64
+"""Whose distances to all images take little memory at once."""
 _MISSING_RADIUS = 0.2  # what ase.data holds where Cordero et al. give no radius (Z > 96)
 _HEAVIEST_RADIUS = 1.69  # Å, Cm, the last element of Cordero et al.
 # Limits of the charge-balance search; together about 0.3 s. Past them no states are assigned.
@@ -149,22 +151,43 @@ def minimum_distance_ratio(structure: Structure) -> float:
 
     Source: radii of Cordero et al., Dalton Trans. 2832 (2008); beyond Cm the radius of Cm.
     """
+    squared = _squared_distances(structure)
+    if squared is None:
+        return 0.0
+    radii = covalent_radii()[[site.specie.Z for site in structure]]
+    return float((np.sqrt(squared) / (radii[:, None] + radii[None])).min())
+
+
+def shortest_distance(structure: Structure) -> float:
+    """Shortest distance between two sites in Å, periodic images of one site included.
+
+    0.0 for a cell without a finite, nonzero volume.
+    """
+    squared = _squared_distances(structure)
+    return 0.0 if squared is None else float(np.sqrt(squared.min()))
+
+
+def _squared_distances(structure: Structure) -> np.ndarray | None:
+    """Squared distances in Å² from N sites to images of them, (N, N).
+
+    The smaller one of the entries ij and ji is that to the nearest image. None for a cell without a finite,
+    nonzero volume.
+    """
     try:
         reduced = np.array(minkowski_reduce(structure.lattice.matrix.tolist())[0])
     except ValueError:
-        return 0.0
+        return None
     frac_coords = structure.cart_coords @ np.linalg.inv(reduced)
     if not np.isfinite(frac_coords).all():
-        return 0.0
+        return None
     difference = frac_coords[:, None] - frac_coords[None]
     difference = (difference - np.round(difference)) @ reduced
-    squared = np.einsum("ijk,ijk->ij", difference, difference)
+    squared: np.ndarray = np.einsum("ijk,ijk->ij", difference, difference)
     np.fill_diagonal(squared, np.inf)
-    for shift in _HALF_SHIFTS @ reduced:
-        moved = difference + shift
-        np.minimum(squared, np.einsum("ijk,ijk->ij", moved, moved), out=squared)
-    radii = covalent_radii()[[site.specie.Z for site in structure]]
-    return float((np.sqrt(squared) / (radii[:, None] + radii[None])).min())
+    for shifts in np.array_split(_HALF_SHIFTS @ reduced, 1 if len(structure) <= _FEW_SITES else 13):
+        moved = difference + shifts[:, None, None]
+        np.minimum(squared, np.einsum("sijk,sijk->sij", moved, moved).min(axis=0), out=squared)
+    return squared
 
 
 @lru_cache(maxsize=1)

@@ -81,17 +81,6 @@ def fingerprint(basis: np.ndarray, positions: np.ndarray, kinds: Sequence[str]) 
     return None
 
 
-def shortest_distance(basis: np.ndarray, positions: np.ndarray) -> float:
-    """Shortest distance between two sites in Å, periodic images of one site included."""
-    from pymatgen.core import Lattice
-
-    lattice = Lattice(basis)
-    shortest = float(min(lattice.get_lll_reduced_lattice().abc))
-    distances = lattice.get_all_distances(positions, positions)
-    np.fill_diagonal(distances, np.inf)
-    return min(shortest, float(distances.min()))
-
-
 def _cloud(basis: np.ndarray, positions: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray] | None:
     """Squared distances (N, M) from each site to all atoms within ``radius``, and the atoms' sites (M,).
 

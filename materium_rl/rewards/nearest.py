@@ -14,7 +14,7 @@ _FEW = 4096
 """Rows that are compared with in less than a millisecond."""
 _SLACK = 1e-5
 """Distances are rounded to float32; what the tree finds is compared once more."""
-_SPARE = 8
+_SPARE = 2
 """More that are asked for, to see whether there are equals."""
 
 
@@ -34,6 +34,11 @@ class NearestRows:
         self._rows = np.arange(len(table)) if rows is None else rows
         self._size = table.shape[1] if size is None else size
         self._tree = None if len(self._rows) <= _FEW else self._built()
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """The rows that are searched."""
+        return self._rows
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -261,7 +261,8 @@ class ReferenceIndex:
         three = group.nearest(fingerprint, 3)
         if within := [row for row, distance in three if distance < radius]:
             kin = self._first_of_family(within, family)
-            if kin is None and len(within) == len(three):  # there may be more
+            more = len(within) == len(three) and bool((self._family_of_row[group.rows] == family).any())
+            if kin is None and more:
                 kin = self._first_of_family([row for row, _ in group.within(fingerprint, radius)], family)
             return (Relative.OTHER, within[0]) if kin is None else (Relative.OF_FAMILY, kin)
         near = [row for row, distance in three if distance < 2 * radius]

@@ -20,10 +20,10 @@ from materium_rl.evaluation.novelty.levels import LEVELS, Level
 from materium_rl.evaluation.novelty.verdict import Neighbour, Subject, Verdict, judge
 from materium_rl.rewards.base import Invalid, Outcome
 from materium_rl.rewards.catalogue.novelty import OVERLAP, Tier
-from materium_rl.rewards.fingerprint import Fingerprint, fingerprints, shortest_distance
+from materium_rl.rewards.fingerprint import Fingerprint, fingerprints
 from materium_rl.rewards.prototypes import Prototype, prototypes
 from materium_rl.rewards.references import SAME_FINGERPRINT
-from materium_rl.structures import cells_match, structure_matcher
+from materium_rl.structures import cells_match, shortest_distance, structure_matcher
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -221,7 +221,7 @@ def _subject(
         return Rung(Outcome.INVALID, prototype.reason)
     if fingerprint is None:
         return Rung(Outcome.INVALID, "the cell is a needle or a sheet: its neighbours cannot be listed")
-    shortest = shortest_distance(structure.lattice.matrix, structure.frac_coords)
+    shortest = shortest_distance(structure)
     if shortest < OVERLAP:
         return Rung(Outcome.INVALID, f"two sites are {shortest:.2f} Å apart; the limit is {OVERLAP} Å")
     try:

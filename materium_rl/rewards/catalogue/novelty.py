@@ -10,10 +10,11 @@ from pydantic import Field, PrivateAttr, field_validator
 
 from materium_rl.resources import training_index
 from materium_rl.rewards.base import Invalid, Measurement, Result, Reward
-from materium_rl.rewards.fingerprint import Fingerprint, fingerprints, shortest_distance
+from materium_rl.rewards.fingerprint import Fingerprint, fingerprints
 from materium_rl.rewards.prototypes import Prototype, prototypes
 from materium_rl.rewards.references import Nearest, ReferenceIndex, Relative
 from materium_rl.rewards.shaping import Identity
+from materium_rl.structures import shortest_distance
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -142,7 +143,7 @@ class Novelty(Reward):
             return prototype
         if fingerprint is None:
             return Invalid("the cell is a needle or a sheet: its neighbours cannot be listed")
-        shortest = shortest_distance(structure.lattice.matrix, structure.frac_coords)
+        shortest = shortest_distance(structure)
         if shortest < OVERLAP:
             return Invalid(f"two sites are {shortest:.2f} Å apart; the limit is {OVERLAP} Å")
         tier, nearest = self._place(references, structure, prototype, fingerprint)
@@ -154,17 +155,20 @@ class Novelty(Reward):
         self, references: ReferenceIndex, structure: Structure, prototype: Prototype, fingerprint: Fingerprint
     ) -> tuple[Tier, Nearest]:
         """Tier of one structure and the reference its distance counts from."""
-        nearest = references.nearest(fingerprint, prototype)
+
+        def ranked(tier: Tier) -> tuple[Tier, Nearest]:
+            return tier, references.nearest(fingerprint, prototype)
+
         if references.known_formula(prototype.formula):
             same = references.matches(structure, prototype, fingerprint)
-            return (Tier.NEW_ARRANGEMENT, nearest) if same is None else (Tier.KNOWN, same)
+            return ranked(Tier.NEW_ARRANGEMENT) if same is None else (Tier.KNOWN, same)
         if references.known_substitution(prototype):
-            return Tier.SUBSTITUTION, nearest
+            return ranked(Tier.SUBSTITUTION)
         relative = references.relative(structure, prototype, fingerprint, self.min_distance)
         if relative is Relative.OF_FAMILY:
-            return Tier.SUBSTITUTION, nearest
+            return ranked(Tier.SUBSTITUTION)
         if relative is Relative.OTHER or references.known_prototype(prototype):
-            return Tier.KNOWN_PROTOTYPE, nearest
+            return ranked(Tier.KNOWN_PROTOTYPE)
         return Tier.NEW_PROTOTYPE, references.nearest(fingerprint)
 
 
