@@ -34,7 +34,8 @@ from pymatgen.core import Structure
 
 from materium_rl.config import RewardConfig
 from materium_rl.datasets import read_reduced
-from materium_rl.evaluation.metrics import DEFINITIONS, element_counts
+from materium_rl.evaluation.definitions import DEFINITIONS
+from materium_rl.evaluation.metrics import element_counts
 from materium_rl.evaluation.scored import evaluate_structures, make_scorer
 from materium_rl.policies.loading import Policy, load_policy
 from materium_rl.policies.sampling import sample, sequence_seeds

@@ -11,7 +11,7 @@ import pandas as pd
 from pymatgen.core import Structure
 from real_structures import aflow_structures, rock_salt, rutile
 
-from materium_rl.evaluation.metrics import DEFINITIONS
+from materium_rl.evaluation.definitions import DEFINITIONS
 from materium_rl.rewards.catalogue.novelty import Tier
 from materium_rl.runs import COMPARISON
 

@@ -13,18 +13,8 @@ import numpy as np
 
 from materium_rl.config import RewardConfig
 from materium_rl.errors import TokenizationError
-from materium_rl.evaluation.metrics import (
-    GAP,
-    N_BOOT,
-    NOVELTY,
-    STABILITY,
-    VALIDITY,
-    Figure,
-    add_verdicts,
-    element_counts,
-    figures,
-    structure_groups,
-)
+from materium_rl.evaluation.definitions import GAP, N_BOOT, NOVELTY, STABILITY, VALIDITY
+from materium_rl.evaluation.metrics import Figure, add_verdicts, element_counts, figures, structure_groups
 from materium_rl.evaluation.variety import bundled_rare_earth_formulas
 from materium_rl.policies.loading import Policy
 from materium_rl.policies.sampling import sample_many
@@ -60,7 +50,7 @@ class Evaluation:
 
     Args:
         frame: One row per structure requested: the score table, the columns of ``add_verdicts``, cif.
-        figures: By key, see ``metrics.DEFINITIONS``.
+        figures: By key, see ``definitions.DEFINITIONS``.
         seconds: Time for scoring and grouping.
     """
 

@@ -9,7 +9,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from materium_rl.evaluation.metrics import DEFINITIONS, FUNNEL, HONESTY, PARSED_TOO, Definition, Figure
+from materium_rl.evaluation.definitions import DEFINITIONS, FUNNEL, HONESTY, PARSED_TOO, Definition
+from materium_rl.evaluation.metrics import Figure
 
 SECTIONS = {
     "Funnel, of the structures requested": FUNNEL,

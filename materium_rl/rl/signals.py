@@ -18,7 +18,8 @@ import pandas as pd
 from pymatgen.core import Structure
 
 from materium_rl.evaluation.comparison.rarefaction import rarefaction
-from materium_rl.evaluation.metrics import COMMONEST, element_counts, elements_of
+from materium_rl.evaluation.definitions import COMMONEST
+from materium_rl.evaluation.metrics import element_counts, elements_of
 from materium_rl.evaluation.statistics import jensen_shannon
 from materium_rl.rewards.catalogue.stability import TOO_FAR_BELOW
 from materium_rl.rewards.elements import ANION_FORMERS, RARE_EARTHS

@@ -18,9 +18,10 @@ from materium_rl.config import CompareConfig, ModelConfig, RewardConfig
 from materium_rl.errors import ConfigError
 from materium_rl.evaluation.comparison import files as module
 from materium_rl.evaluation.comparison.compare import compare
+from materium_rl.evaluation.definitions import DEFINITIONS
 from materium_rl.evaluation.discoveries.ranking import find
 from materium_rl.evaluation.discoveries.sources import read_samples
-from materium_rl.evaluation.metrics import DEFINITIONS, Figure
+from materium_rl.evaluation.metrics import Figure
 from materium_rl.evaluation.scored import evaluate_structures, make_scorer
 from materium_rl.evaluation.table import format_ratio, markdown_table
 from materium_rl.policies.loading import build_model, save_policy

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from pymatgen.core import Composition, Lattice, Structure
 
-from materium_rl.evaluation.metrics import DEFINITIONS, add_verdicts, elements_of, figures, structure_groups
+from materium_rl.evaluation.definitions import DEFINITIONS
+from materium_rl.evaluation.metrics import add_verdicts, elements_of, figures, structure_groups
 from materium_rl.evaluation.statistics import jensen_shannon
 from materium_rl.rewards.prototypes import family_formula
 

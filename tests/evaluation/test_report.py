@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 from materium_rl import cli
 from materium_rl.errors import ConfigError
 from materium_rl.evaluation.comparison.record import SCHEMA, ComparisonRecord, read_comparison, schema
+from materium_rl.evaluation.definitions import DEFINITIONS
 from materium_rl.evaluation.discoveries.sources import read_samples
-from materium_rl.evaluation.metrics import DEFINITIONS
 from materium_rl.evaluation.report import distributions, drawing
 from materium_rl.evaluation.report.findings import Findings, find_best, pack
 from materium_rl.evaluation.report.page import write_report

@@ -25,9 +25,10 @@ from materium_rl.evaluation.comparison.files import print_comparison, write_comp
 from materium_rl.evaluation.comparison.found import found_by, mean_found
 from materium_rl.evaluation.comparison.results import Compared, Comparison, Control, Judged, Point, Trajectory
 from materium_rl.evaluation.comparison.second_judge import judge_again
+from materium_rl.evaluation.definitions import N_BOOT
 from materium_rl.evaluation.drawing import check_drawn_afresh, check_recorded, draw, prompts_of
 from materium_rl.evaluation.evaluate.judges import Panel, choose, load
-from materium_rl.evaluation.metrics import N_BOOT, Figure, figures, statistics
+from materium_rl.evaluation.metrics import Figure, figures, statistics
 from materium_rl.evaluation.scored import (
     bundled_training_elements,
     evaluate_structures,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from materium_rl.evaluation.comparison.plots import colour, style
 from materium_rl.evaluation.comparison.rarefaction import Curve
 from materium_rl.evaluation.comparison.results import Trajectory
-from materium_rl.evaluation.metrics import DEFINITIONS
+from materium_rl.evaluation.definitions import DEFINITIONS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -25,7 +25,8 @@ from materium_rl.evaluation.comparison.tables import (
     markdown_found,
     markdown_trajectory,
 )
-from materium_rl.evaluation.metrics import DEFINITIONS, GAP, STABLE_BELOW, Figure
+from materium_rl.evaluation.definitions import DEFINITIONS, GAP, STABLE_BELOW
+from materium_rl.evaluation.metrics import Figure
 from materium_rl.evaluation.report.page import REPORT, write_report
 from materium_rl.evaluation.scored import CAVEAT, HELD_OUT_GAP, LABEL
 from materium_rl.evaluation.table import markdown_definitions, markdown_table, print_table, ratio

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from materium_rl.evaluation.comparison.entries import FinetuneRun
 from materium_rl.evaluation.comparison.rarefaction import sample_sizes
-from materium_rl.evaluation.metrics import NEW_FORMULA_TIERS, NOVELTY, STABILITY, STABLE_BELOW
+from materium_rl.evaluation.definitions import NEW_FORMULA_TIERS, NOVELTY, STABILITY, STABLE_BELOW
 from materium_rl.rewards.base import Outcome
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from materium_rl.evaluation.metrics import DEFINITIONS, Figure
+from materium_rl.evaluation.definitions import DEFINITIONS
+from materium_rl.evaluation.metrics import Figure
 from materium_rl.evaluation.table import Policies, format_value
 
 if TYPE_CHECKING:

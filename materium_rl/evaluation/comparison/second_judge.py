@@ -12,12 +12,13 @@ from materium_rl.cif import parse_cif
 from materium_rl.config import CompareConfig
 from materium_rl.evaluation.comparison.differences import Changes
 from materium_rl.evaluation.comparison.results import Judged
+from materium_rl.evaluation.definitions import N_BOOT
 from materium_rl.evaluation.evaluate import judges
 from materium_rl.evaluation.evaluate.judgements import add_judgements, judge_statistics, title_of
 from materium_rl.evaluation.evaluate.judges import EVALUATOR, RELAXED, REWARD, Panel
 from materium_rl.evaluation.evaluate.novel import add_novelty, open_references
 from materium_rl.evaluation.evaluate.text import BY_JUDGE
-from materium_rl.evaluation.metrics import N_BOOT, Figure
+from materium_rl.evaluation.metrics import Figure
 from materium_rl.evaluation.statistics import Bootstrap
 from materium_rl.evaluation.table import format_figure
 from materium_rl.rewards.catalogue.bandgap import BandGap

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from materium_rl.evaluation.comparison.costs import CALLS, GAINS, Cost, gain_per
 from materium_rl.evaluation.comparison.differences import Change, Changes
 from materium_rl.evaluation.comparison.found import KINDS, Found, quarters
-from materium_rl.evaluation.metrics import DEFINITIONS, PER, Definition, Figure
+from materium_rl.evaluation.definitions import DEFINITIONS, PER, Definition
+from materium_rl.evaluation.metrics import Figure
 from materium_rl.evaluation.table import figure_title, format_figure, format_times, format_value
 from materium_rl.evaluation.variety import COLOURING, FAMILY_SWAP, NO_SWAP, RARE_EARTH_SWAP
 

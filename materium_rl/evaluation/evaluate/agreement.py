@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from materium_rl.evaluation.metrics import Figure, Flags, ratio_of
+from materium_rl.evaluation.definitions import Flags
+from materium_rl.evaluation.metrics import Figure, ratio_of
 from materium_rl.evaluation.statistics import Bootstrap
 
 LEAST = 2

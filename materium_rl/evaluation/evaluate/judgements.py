@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from materium_rl.evaluation.definitions import STABILITY, STABLE_BELOW, Flags
 from materium_rl.evaluation.evaluate.judges import EVALUATOR, RELAXED, REWARD, Panel
 from materium_rl.evaluation.evaluate.properties import Target, values_of
-from materium_rl.evaluation.metrics import STABILITY, STABLE_BELOW, Flags, first_of_each
+from materium_rl.evaluation.metrics import first_of_each
 from materium_rl.evaluation.statistics import Statistic, distinct, share
 from materium_rl.rewards.potentials.catalogue import find_potential
 

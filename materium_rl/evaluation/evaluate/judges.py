@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from materium_rl.config import EvaluatorConfig, RewardConfig
-from materium_rl.evaluation.metrics import GAP, STABILITY
+from materium_rl.evaluation.definitions import GAP, STABILITY
 from materium_rl.rewards import registry
 from materium_rl.rewards.assembly import measured
 from materium_rl.rewards.base import Reward

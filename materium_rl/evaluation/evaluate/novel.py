@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from materium_rl.evaluation.definitions import Flags
 from materium_rl.evaluation.evaluate.inputs import kind_of
 from materium_rl.evaluation.evaluate.judgements import WHY, add_judgements, narrow
-from materium_rl.evaluation.metrics import Flags
 from materium_rl.evaluation.novelty.known import Reference
 from materium_rl.evaluation.novelty.ladder import Ladder, LadderTable
 from materium_rl.resources import TRAINING_INDEX, policy_path

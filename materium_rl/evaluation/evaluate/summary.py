@@ -10,6 +10,7 @@ import numpy as np
 
 from materium_rl import __version__
 from materium_rl.config import EvaluateConfig
+from materium_rl.evaluation.definitions import N_BOOT, STABLE_BELOW, Flags
 from materium_rl.evaluation.evaluate.agreement import Agreement, agreement
 from materium_rl.evaluation.evaluate.distributions import (
     Population,
@@ -39,7 +40,7 @@ from materium_rl.evaluation.evaluate.properties import (
 )
 from materium_rl.evaluation.evaluate.record import EvaluationRecord, plain
 from materium_rl.evaluation.evaluate.text import ALL_DEFINITIONS, headline
-from materium_rl.evaluation.metrics import N_BOOT, STABLE_BELOW, Figure, Flags, figures, ratio_of
+from materium_rl.evaluation.metrics import Figure, figures, ratio_of
 from materium_rl.evaluation.novelty.known import Reference
 from materium_rl.evaluation.novelty.ladder import Share
 from materium_rl.evaluation.scored import bundled_training_elements

@@ -8,6 +8,14 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
+from materium_rl.evaluation.definitions import (
+    DEFINITIONS,
+    FUNNEL,
+    HONESTY,
+    PARSED_TOO,
+    STABLE_BELOW,
+    Definition,
+)
 from materium_rl.evaluation.evaluate.judgements import ON_HULL
 from materium_rl.evaluation.evaluate.record import (
     AgreementRecord,
@@ -16,15 +24,7 @@ from materium_rl.evaluation.evaluate.record import (
     JudgeRecord,
     NoveltyRecord,
 )
-from materium_rl.evaluation.metrics import (
-    DEFINITIONS,
-    FUNNEL,
-    HONESTY,
-    PARSED_TOO,
-    STABLE_BELOW,
-    Definition,
-    Figure,
-)
+from materium_rl.evaluation.metrics import Figure
 from materium_rl.evaluation.novelty.ladder import LEVELS
 from materium_rl.evaluation.table import format_figure
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from materium_rl.evaluation.comparison.found import quarters
 from materium_rl.evaluation.comparison.record import Changes, ComparisonRecord
-from materium_rl.evaluation.metrics import Definition
+from materium_rl.evaluation.definitions import Definition
 from materium_rl.evaluation.report import drawing
 from materium_rl.evaluation.report.charts import COUNTS, Chart
 from materium_rl.evaluation.report.content import Section

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from materium_rl.evaluation.metrics import Definition, Figure
+from materium_rl.evaluation.definitions import Definition
+from materium_rl.evaluation.metrics import Figure
 from materium_rl.evaluation.report import drawing
 from materium_rl.evaluation.table import format_value
 

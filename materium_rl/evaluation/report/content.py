@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from materium_rl.evaluation.metrics import Definition
+from materium_rl.evaluation.definitions import Definition
 from materium_rl.evaluation.report.charts import Chart
 from materium_rl.evaluation.report.findings import Findings
 from materium_rl.evaluation.report.tables import Row, Table

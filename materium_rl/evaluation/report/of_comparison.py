@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from materium_rl.errors import ConfigError
 from materium_rl.evaluation.comparison.record import ComparisonRecord, read_comparison
+from materium_rl.evaluation.definitions import Definition
 from materium_rl.evaluation.discoveries.sources import read_samples
 from materium_rl.evaluation.evaluate.text import BY_JUDGE
-from materium_rl.evaluation.metrics import Definition, Figure
+from materium_rl.evaluation.metrics import Figure
 from materium_rl.evaluation.report import changes, charts, distributions
 from materium_rl.evaluation.report.content import Content, Section
 from materium_rl.evaluation.report.findings import find_best

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from materium_rl.evaluation.definitions import Definition
 from materium_rl.evaluation.discoveries.sources import read_samples
 from materium_rl.evaluation.evaluate.record import (
     EvaluationRecord,
@@ -14,7 +15,6 @@ from materium_rl.evaluation.evaluate.record import (
     read_record,
 )
 from materium_rl.evaluation.evaluate.text import BY_JUDGE, DESCRIBING, FUNNEL_ROWS, caveat
-from materium_rl.evaluation.metrics import Definition
 from materium_rl.evaluation.novelty.ladder import LEVELS
 from materium_rl.evaluation.report import charts, distributions, drawing
 from materium_rl.evaluation.report.charts import Chart

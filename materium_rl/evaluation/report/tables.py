@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import cast
 
 from materium_rl.evaluation.comparison.record import Change
+from materium_rl.evaluation.definitions import Definition, Unit
 from materium_rl.evaluation.evaluate.record import DefinitionRecord, Estimate
-from materium_rl.evaluation.metrics import Definition, Figure, Unit
+from materium_rl.evaluation.metrics import Figure
 from materium_rl.evaluation.table import format_ratio, format_value
 
 Cell = tuple[str, str]
