@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from materium_rl.commands.options import Plugins
 from materium_rl.errors import ConfigError, RewardError
 
 if TYPE_CHECKING:
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Rewards: list, describe, write your own, check.", no_args_is_help=True)
 
-Plugins = Annotated[
-    list[Path] | None, typer.Option("--plugin", metavar="FILE", help="Python file with rewards; repeatable.")
-]
 Target = Annotated[
     str,
     typer.Argument(

@@ -1,0 +1,1 @@
+"""The commands: each parses its arguments, checks what is cheap to check and calls one function."""
