@@ -175,11 +175,22 @@ class Benchmark:
             return rows + (self.drawn(f"{len(others)} other groups", name, others) if others else [])
         if name == "density":
             low, high = known.quantile([0.05, 0.95])
-            return self.drawn("5 to 95 %", name, known[known.between(low, high)].tolist())
+            return self.density(known[known.between(low, high)].tolist())
         if name in NUMBERS:
             known = known[known > ABOVE.get(name, -np.inf)]
             return self.fixed(name, [float(f"{value:.3g}") for value in known.quantile([0.1, 0.5, 0.9])])
         return self.drawn("of training structures", name, known.tolist())
+
+    def density(self, pool: Sequence[float]) -> list[dict[str, Any]]:
+        """By the condition, and by a constraint to the same 10 % of which the policy is told, or not."""
+        rows, within = self.drawn("5 to 95 %", "density", pool), RELATIVE["density"]
+        wanted = {"density": self.shuffled(pool)}
+        requests = [Constraints(density=((1 - within) * d, (1 + within) * d)) for d in wanted["density"]]
+        rules = self.policy.model.grammar.rules(requests, row=torch.arange(self.n))
+        for guidance in (None, *self.guidance):
+            answer = self.ask("density by construction", wanted, guidance, rules)
+            rows.append(self.row("by construction", answer))
+        return rows
 
     def formula(self) -> list[dict[str, Any]]:
         unknown = tokenize(read_reduced(self.formulas), self.policy.codec).require_any(self.formulas)

@@ -1,4 +1,4 @@
-"""Which species may follow so that a constrained composition can still be completed.
+"""Which species may follow so that a constrained composition can still be completed, and its volume.
 
 The look-ahead is exact. Species are written in the order of their rank, so after a token only elements of
 its rank or a higher one may come; any number of them, in the order of their ranks. A species is allowed if
@@ -8,6 +8,7 @@ are no dead ends, and every composition that meets the constraints can be reache
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from materium_rl.constraints import Constraints
 from materium_rl.errors import ConfigError
+from materium_rl.structures import G_PER_CM3
 
 if TYPE_CHECKING:
     from materium_rl.token_layout import TokenLayout
@@ -33,6 +35,8 @@ class CompositionRules:
         distinct: Smallest and largest number of distinct elements, (C, 2).
         exact: Whether a formula is given, bool (C,).
         contents: Cells of that formula: atoms of each element, (C, K, E); -1 where there are fewer.
+        density: Lowest and highest density in g/cm3, (C, 2); None if no constraint asks for any.
+        mass: Atomic mass of each token, (V,), g/cm3 times Å3; 0 for tokens that are no species.
         element: Element of each token, (V,); E for tokens that are no species.
         own: Element of each species token, (S,).
         passed: 1 where an element can no longer come after a species token, fp32 (E, S).
@@ -45,6 +49,8 @@ class CompositionRules:
     distinct: Tensor
     exact: Tensor
     contents: Tensor
+    density: Tensor | None
+    mass: Tensor
     element: Tensor
     own: Tensor
     passed: Tensor
@@ -53,6 +59,16 @@ class CompositionRules:
     def at(self, rows: Tensor | slice) -> CompositionRules:
         """The rules of some of the sequences: indices, a mask or a slice."""
         return self if self.row is None else replace(self, row=self.row[rows])
+
+    def volumes(self, ids: Tensor) -> Tensor | None:
+        """Smallest and largest cell in Å3 of R sequences with the whole composition: (R, T) -> (R, 2).
+
+        None if any volume will do.
+        """
+        if self.density is None:
+            return None
+        density = self.density[torch.zeros(len(ids), dtype=torch.long) if self.row is None else self.row]
+        return self.mass[ids].sum(dim=1, keepdim=True) / density.flip(1)
 
     def following(self, ids: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Species that may follow, and whether the composition may end.
@@ -145,6 +161,8 @@ def _rules(requests: list[Constraints], layout: TokenLayout) -> CompositionRules
     rank = torch.tensor(layout.species_rank)
     last = torch.stack([rank[own == index].max() for index in range(len(symbols))])
     contents = [_contents(request, symbols, layout.max_sites) for request in requests]
+    dense = any(c.density for c in requests)
+    limits = torch.tensor([c.density or (0.0, math.inf) for c in requests], dtype=torch.float64)
     return CompositionRules(
         permitted=torch.tensor([[_permits(c, e) for e in symbols] for c in requests]),
         required=torch.tensor([[e in c.required or e in c.formula_unit for e in symbols] for c in requests]),
@@ -152,11 +170,20 @@ def _rules(requests: list[Constraints], layout: TokenLayout) -> CompositionRules
         distinct=torch.tensor([_limited(c.n_elements, len(symbols)) for c in requests]),
         exact=torch.tensor([c.formula is not None for c in requests]),
         contents=torch.nn.utils.rnn.pad_sequence(contents, batch_first=True, padding_value=-1),
+        density=limits if dense else None,
+        mass=_masses(symbols)[element],
         element=element,
         own=own,
         passed=(last[:, None] < rank[None]).float(),
         row=torch.arange(len(requests)),
     )
+
+
+def _masses(symbols: list[str]) -> Tensor:
+    """Atomic masses of the elements, in g/cm3 times Å3, and a 0: (E + 1,)."""
+    from pymatgen.core import Element
+
+    return torch.tensor([*(G_PER_CM3 * float(Element(s).atomic_mass) for s in symbols), 0.0]).double()
 
 
 def _permits(request: Constraints, element: str) -> bool:

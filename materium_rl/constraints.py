@@ -1,4 +1,4 @@
-"""What the composition of every sample must hold: a request, free of any policy.
+"""What the composition and the density of every sample must hold: a request, free of any policy.
 
 The grammar enforces it token by token (``composition.py``), so it is met by construction.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from functools import cached_property
-from math import gcd
+from math import gcd, inf
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -46,6 +46,23 @@ def _bounds(value: Any) -> Any:
     return value
 
 
+def _range(value: Any) -> Any:
+    """``"3.5..4.5"`` -> ``("3.5", "4.5")``; other values as they are."""
+    if isinstance(value, str):
+        low, dots, high = (part.strip() for part in value.partition(".."))
+        if not dots or not low or not high:
+            raise ValueError("expected a range such as 3.5..4.5")
+        return low, high
+    return value
+
+
+def _positive(bounds: tuple[float, float]) -> tuple[float, float]:
+    low, high = bounds
+    if not 0 < low < high < inf:
+        raise ValueError(f"an empty range: {low:g}..{high:g}; expected 0 < lowest < highest")
+    return bounds
+
+
 def _ordered(bounds: tuple[int, int]) -> tuple[int, int]:
     low, high = bounds
     if not 1 <= low <= high:
@@ -77,9 +94,14 @@ Elements = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(kn
 Bounds = Annotated[tuple[int, int], BeforeValidator(_bounds), AfterValidator(_ordered)]
 """Smallest and largest number, also read from ``8`` and ``"4..12"``."""
 
+Range = Annotated[tuple[float, float], BeforeValidator(_range), AfterValidator(_positive)]
+"""Lowest and highest value, also read from ``"3.5..4.5"``."""
+NARROW = 1.3
+"""A policy is told the density if the highest that is wanted is at most so many times the lowest."""
+
 
 class Constraints(BaseModel):
-    """What the composition of a primitive cell must hold; without any field, nothing.
+    """What the composition of a primitive cell, and its density, must hold; without any field, nothing.
 
     With a formula the number of formula units stays free, within ``n_sites`` and the limit of the policy.
     """
@@ -92,6 +114,7 @@ class Constraints(BaseModel):
     n_sites: Bounds | None = Field(None, description="number of sites, such as 8 or 4..12")
     n_elements: Bounds | None = Field(None, description="number of distinct elements, such as 3 or 2..3")
     formula: str | None = Field(None, description="exact formula up to a factor, such as LiFeO2")
+    density: Range | None = Field(None, description="g/cm3, such as 3.5..4.5")
 
     @cached_property
     def formula_unit(self) -> dict[str, int]:
@@ -114,11 +137,16 @@ class Constraints(BaseModel):
             if name in ("n_sites", "n_elements"):
                 low, high = value
                 value = f"{low}..{high}" if low < high else f"{low}"
+            if name == "density":
+                value = f"{value[0]:g}..{value[1]:g}"
             columns[f"requested_{name}"] = value if isinstance(value, str) else ",".join(value)
         return columns
 
     def exact(self) -> dict[str, Any]:
-        """What every sample will have, by name of the condition that asks for the same."""
+        """What every sample will have, by name of the condition that asks for the same.
+
+        Of a narrow range of densities the middle.
+        """
         values: dict[str, Any] = {}
         if self.formula is not None:
             values["formula"] = self.formula
@@ -126,6 +154,8 @@ class Constraints(BaseModel):
             values["chemical_system"] = self.required
         if self.n_sites is not None and self.n_sites[0] == self.n_sites[1]:
             values["n_sites"] = self.n_sites[0]
+        if self.density is not None and self.density[1] <= NARROW * self.density[0]:
+            values["density"] = sum(self.density) / 2
         return values
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Which cell angles close a cell, and which coordinates keep the atoms apart."""
+"""Which lengths and angles make a cell, of a volume if need be, and where the atoms keep apart."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from materium_rl.token_layout import CELL_NUMBERS, PROMPT_LENGTH, TokenLayout
 
 MIN_VOLUME_FACTOR = 0.05
 """Smallest sqrt(1 - cos² α - cos² β - cos² γ + 2 cos α cos β cos γ) of a cell that may be written."""
+REDUCED_VOLUME_FACTOR = 0.5
+"""A bound below that of reduced cells, 1/sqrt 2: lengths that ask for less do not fit a volume."""
 Y_LINES = 48
 """Values of y at which free places are looked for."""
 Z_BIN = 8
@@ -19,6 +21,11 @@ ROWS_AT_ONCE = 64
 """Sequences whose lines are looked at together: about 100 MB."""
 # Cell translations within the a-b plane; the images along c are on the circle of z.
 _PLANE_SHIFTS = tuple(product((-1.0, 0.0, 1.0), repeat=2))
+
+
+def _squared(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    """Squared volume over that of a cuboid, from the cosines of the angles."""
+    return 1 - a**2 - b**2 - c**2 + 2 * a * b * c
 
 
 class Geometry:
@@ -50,10 +57,82 @@ class Geometry:
 
     def closing_angles(self, before: Tensor) -> Tensor:
         """Last angles that give a cell of positive volume: offsets (R, 2) -> bool (R, n_angles)."""
-        a, b = self.cosines[before[:, :1]], self.cosines[before[:, 1:]]
-        c = self.cosines[None, :]
-        squared = 1 - a**2 - b**2 - c**2 + 2 * a * b * c
-        return squared >= MIN_VOLUME_FACTOR**2
+        return self._squared_factor(before) >= MIN_VOLUME_FACTOR**2
+
+    def fitting_lengths(self, ids: Tensor, positions: Tensor, lattice: Tensor, volumes: Tensor) -> Tensor:
+        """Lengths with which a cell can still come to a volume, of those that are ``long_enough``.
+
+        Should there be none, as for a density that the least distances rule out, all of those.
+
+        Args:
+            ids: Sequences (R, T).
+            positions: Index of the token that is followed by a length, (R,).
+            lattice: Index of ``[LATTICE]``, (R,).
+            volumes: Smallest and largest volume in Å3, (R, 2).
+
+        Returns:
+            bool (R, n_lengths).
+        """
+        enough = self.long_enough(ids)
+        shortest = self.lengths[enough.long().argmax(dim=1)]
+        area, written = self._product(ids, lattice, positions)
+        after = 2 - written
+        smallest, largest = volumes.T
+        low = smallest / (area * self.lengths[-1] ** after)
+        high = largest / (area * REDUCED_VOLUME_FACTOR * shortest**after)
+        fits = enough & (self.lengths >= low[:, None]) & (self.lengths <= high[:, None])
+        return torch.where(fits.any(dim=1, keepdim=True), fits, enough)
+
+    def fitting_angles(self, ids: Tensor, positions: Tensor, lattice: Tensor, volumes: Tensor) -> Tensor:
+        """Angles with which the cell can still come to a volume; all if there are none: bool (R, n_angles).
+
+        The square of the volume over that of a cuboid is concave in each cosine: its least value is at
+        angles that are the smallest or largest, its greatest, given some of the cosines, at (0, 0) or at
+        the product of the two others. Between the two it takes every value.
+        """
+        product, _ = self._product(ids, lattice, lattice + 3)
+        squared = (volumes / product[:, None]) ** 2
+        written = positions - lattice - 3
+        fits = torch.ones((len(ids), len(self.cosines)), dtype=torch.bool, device=ids.device)
+        for k in range(3):
+            rows = (written == k).nonzero()[:, 0]
+            if len(rows) == 0:
+                continue
+            columns = (lattice[rows] + 4)[:, None] + torch.arange(k, device=ids.device)
+            offsets = ids[rows].gather(1, columns) - self.layout.angle_start
+            least, greatest = self._reach(offsets)
+            fits[rows] = (greatest >= squared[rows, :1]) & (least <= squared[rows, 1:])
+        return fits | ~fits.any(dim=1, keepdim=True)
+
+    def _reach(self, offsets: Tensor) -> tuple[Tensor, Tensor]:
+        """Least and greatest squared factor after k angles (R, k) and each next one: (R, n_angles) both."""
+        if offsets.shape[1] == 2:
+            squared = self._squared_factor(offsets)
+            return squared, squared
+        ends = [0, len(self.cosines) - 1]
+        sine = 1 - self.cosines**2
+        if offsets.shape[1] == 1:
+            before = self.cosines[offsets]
+            greatest = (1 - before**2) * sine
+            others = self.cosines[ends]
+            least = _squared(before[..., None], self.cosines[:, None], others).amin(dim=2)
+            return least, greatest
+        others = self.cosines[ends]
+        least = _squared(self.cosines[:, None, None], others[:, None], others).amin(dim=(1, 2))
+        return least.expand(len(offsets), -1), sine.expand(len(offsets), -1)
+
+    def _squared_factor(self, before: Tensor) -> Tensor:
+        """Squared volume over that of a cuboid for each last angle: offsets (R, 2) -> (R, n_angles)."""
+        return _squared(self.cosines[before[:, :1]], self.cosines[before[:, 1:]], self.cosines[None, :])
+
+    def _product(self, ids: Tensor, lattice: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Product in Å, Å2 or Å3 of the lengths written up to ``positions``, and how many those are: (R,)."""
+        steps = torch.arange(1, 4, device=ids.device)
+        columns = (lattice[:, None] + steps).clamp(max=ids.shape[1] - 1)
+        written = steps <= (positions - lattice)[:, None]
+        offsets = torch.where(written, ids.gather(1, columns) - self.layout.length_start, 0)
+        lengths = torch.where(written, self.lengths[offsets], 1.0)
+        return lengths.prod(dim=1), written.sum(dim=1)
 
     def free_z(self, ids: Tensor, positions: Tensor, lattice: Tensor) -> Tensor:
         """Grid points of z at which a site keeps its distance from all before it: -> bool (R, grid)."""

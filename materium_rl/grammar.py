@@ -11,7 +11,8 @@ stands before a token decides which may be written next, so that every completio
   covalent radii, over all periodic images. Should x and y leave no such z, every z is allowed;
 - y leaves such a z, as far as a look at ``Y_LINES`` lines can tell.
 
-Constraints on the composition (``composition.py``) narrow the species further.
+Constraints on the composition (``composition.py``) narrow the species further, one on the density the
+cell: each length and angle leaves others with which the cell comes to a volume in the range.
 """
 
 from __future__ import annotations
@@ -143,15 +144,18 @@ class Grammar:
             ids: One sequence per row, (R, T).
             positions: Index in each row of the token that is followed, (R,); all followed by ``group``.
             group: The group; not FORCED.
-            rules: Constraints on the composition of these R rows.
+            rules: Constraints on these R rows.
 
         Returns:
             bool (R, size of the group's range).
         """
         if group is Group.SITE:
             return self._sites(ids, positions, rules)
+        volumes = None if group is Group.COORDINATE or rules is None else rules.volumes(ids)
         if group is Group.LENGTH:
-            return self.geometry.long_enough(ids)
+            if volumes is None:
+                return self.geometry.long_enough(ids)
+            return self.geometry.fitting_lengths(ids, positions, lattice_index(ids), volumes)
         lattice = lattice_index(ids)
         low, high = self.token_range(group)
         allowed = torch.ones((len(ids), high - low), dtype=torch.bool, device=ids.device)
@@ -159,6 +163,9 @@ class Grammar:
             last = (positions == lattice + CELL_NUMBERS - 1).nonzero()[:, 0]
             before = ids[last].gather(1, positions[last, None] - torch.tensor([[1, 0]], device=ids.device))
             allowed[last] = self.geometry.closing_angles(before - self.layout.angle_start)
+            if volumes is not None:
+                fits = allowed & self.geometry.fitting_angles(ids, positions, lattice, volumes)
+                allowed = torch.where(fits.any(dim=1, keepdim=True), fits, allowed)
         else:
             axis = (positions - lattice - CELL_NUMBERS) % 3
             for follows, free in ((1, self.geometry.free_y), (2, self.geometry.free_z)):

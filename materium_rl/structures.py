@@ -16,6 +16,9 @@ from pymatgen.core import Composition, Element, Lattice, Species, Structure
 if TYPE_CHECKING:
     from pymatgen.core.structure_matcher import StructureMatcher
 
+G_PER_CM3 = 1.66053907
+"""One atomic mass unit per Å³ in g/cm³ (CODATA 2018)."""
+
 # The 13 cell translations of one half-space: the other 13 give the same pairs, reversed.
 _HALF_SHIFTS = np.array([shift for shift in product((-1, 0, 1), repeat=3) if shift > (0, 0, 0)], dtype=float)
 _FEW_SITES = 64

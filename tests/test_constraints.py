@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import reduce
 from itertools import pairwise, product
-from math import gcd
+from math import gcd, inf
 
 import numpy as np
 import pytest
@@ -34,6 +34,8 @@ REQUESTS = (
     Constraints(n_elements=1, n_sites="2..8"),
     Constraints(formula="Na2Cl2", n_sites="3..8"),
     Constraints(required="Cs", n_elements=3, n_sites=3),
+    Constraints(density="3.9..4.1"),
+    Constraints(formula="SrTiO3", density="4..6"),
     Constraints(),
 )
 
@@ -175,6 +177,8 @@ def test_samples_meet_the_request_and_all_paths_agree(codec, model) -> None:
     sequences = whole(codec, drawn.ids)
     for i, ids in enumerate(drawn.ids):
         assert meets(REQUESTS[row[i]], elements_of(codec, ids)), (REQUESTS[row[i]], i)
+        low, high = REQUESTS[row[i]].density or (0.0, inf)
+        assert low <= float(codec.decode(ids.tolist()).density) <= high
         complete = sequences[i, : int((sequences[i] != 0).sum())]
         assert model.grammar.accepts(complete, rules.at(torch.tensor([i])))
         assert model.grammar.accepts(complete)
@@ -201,6 +205,52 @@ def test_a_constraint_for_all_is_that_constraint_for_each(codec, model) -> None:
     assert torch.equal(one.log_probs, each.log_probs)
     none = sample_many(model, 10, seed=4, batch_size=4, rules=model.grammar.rules(Constraints()))
     assert torch.equal(none.ids, sample_many(model, 10, seed=4, batch_size=4).ids)
+
+
+@pytest.mark.parametrize("wanted", [(0.5, 0.6), (2.0, 2.4), (5.0, 5.05), (9.0, 11.0), (15.0, 25.0)])
+def test_density_always(codec, model, wanted: tuple[float, float]) -> None:
+    """Of a policy that knows nothing of lengths, too, for light and heavy crystals."""
+    for request in (Constraints(density=wanted), Constraints(density=wanted, required="Cs")):
+        drawn = sample(model, sequence_seeds(3, 32), rules=model.grammar.rules(request))
+        found = np.array([float(codec.decode(ids.tolist()).density) for ids in drawn.ids])
+        assert ((found >= wanted[0]) & (found <= wanted[1])).all(), found
+
+
+def test_a_density_closes_off_no_real_crystal(codec) -> None:
+    grammar = Grammar(codec.layout)
+    structures = [s for s in aflow_structures() if len(s) <= codec.settings.max_sites]
+    accepted = 0
+    for structure in structures:
+        ids = torch.tensor(codec.encode(structure))
+        assert grammar.accepts(ids)
+        density = float(codec.decode(ids.tolist()[len(codec.prompt) :]).density)
+        near = Constraints(density=(0.999 * density, 1.001 * density))
+        assert grammar.accepts(ids, grammar.rules(near)), structure.composition
+        off = Constraints(density=(1.02 * density, 1.04 * density))
+        assert not grammar.accepts(ids, grammar.rules(off))
+        accepted += 1
+    assert accepted > 100
+
+
+def test_a_density_that_the_distances_rule_out_leaves_the_cell_free(codec, model) -> None:
+    request = Constraints(allowed="Li", density="20..22")
+    drawn = sample(model, sequence_seeds(0, 8), rules=model.grammar.rules(request))
+    assert all(elements_of(codec, ids) for ids in drawn.ids)
+
+
+@pytest.mark.parametrize(
+    ("density", "message"),
+    [
+        ("4", r"expected a range such as 3.5..4.5"),
+        ("5..3", r"an empty range: 5..3"),
+        ("0..3", r"expected 0 < lowest"),
+        ("a..b", r"valid number"),
+        ((1.0, inf), r"expected 0 < lowest"),
+    ],
+)
+def test_a_wrong_density_is_refused(density: object, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Constraints(density=density)
 
 
 def test_exact_formula_always(codec, model) -> None:
@@ -269,7 +319,9 @@ def test_forbidding_what_the_policy_cannot_write_is_no_error() -> None:
 
 
 def test_texts_are_read_and_written_back() -> None:
-    request = Constraints(allowed=" Li, Fe,O,O", n_sites="4..12", n_elements="3", formula="Li2Fe2O4")
+    request = Constraints(
+        allowed=" Li, Fe,O,O", n_sites="4..12", n_elements="3", formula="Li2Fe2O4", density="3.5 .. 4"
+    )
     assert request.allowed == ("Li", "Fe", "O")
     assert (request.n_sites, request.n_elements) == ((4, 12), (3, 3))
     assert request.formula_unit == {"Li": 1, "Fe": 1, "O": 2}
@@ -279,6 +331,7 @@ def test_texts_are_read_and_written_back() -> None:
         "requested_n_sites": "4..12",
         "requested_n_elements": "3",
         "requested_formula": "Li2Fe2O4",
+        "requested_density": "3.5..4",
     }
     assert Constraints.model_validate(request.model_dump(mode="json")) == request
     assert Constraints().request() == {}

@@ -38,6 +38,9 @@ def generate(
     formula: Annotated[
         str | None, typer.Option("--formula", metavar="LiFeO2", help="Exact formula, up to a factor.")
     ] = None,
+    density: Annotated[
+        str | None, typer.Option("--density", metavar="A..B", help="Density in g/cm3.")
+    ] = None,
     condition: Annotated[
         list[str] | None,
         typer.Option(
@@ -60,8 +63,8 @@ def generate(
     from materium_rl.resources import policy_path
     from materium_rl.runs import check_output_folder
 
-    composition = {"allowed": elements, "required": require, "forbidden": forbid, "n_sites": sites}
-    composition |= {"n_elements": n_elements, "formula": formula}
+    wanted = {"allowed": elements, "required": require, "forbidden": forbid, "n_sites": sites}
+    wanted |= {"n_elements": n_elements, "formula": formula, "density": density}
     overrides: dict[str, Any] = {
         "policy": policy,
         "n": n,
@@ -69,7 +72,7 @@ def generate(
         "temperature": temperature,
         "out": out,
     }
-    overrides |= {f"constraints.{key}": value for key, value in composition.items()}
+    overrides |= {f"constraints.{key}": value for key, value in wanted.items()}
     overrides |= {"conditions": _conditions(condition), "guidance": guidance}
     settings = load_config(GenerateConfig, config or [], overrides, sets or [])
     policy_path(settings.policy)

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 
 from materium_rl.evaluation.metrics import elements_of
 from materium_rl.evaluation.statistics import Bootstrap, jensen_shannon
-from materium_rl.rewards.catalogue.validity import G_PER_CM3
 from materium_rl.rewards.references import ReferenceIndex
-from materium_rl.structures import structures_match
+from materium_rl.structures import G_PER_CM3, structures_match
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure

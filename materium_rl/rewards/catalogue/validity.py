@@ -19,8 +19,6 @@ from materium_rl.rewards.shaping import Identity
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-G_PER_CM3 = 1.66053907
-"""One atomic mass unit per Å³ in g/cm³ (CODATA 2018)."""
 HEAVIEST = 118
 SMALLEST_VOLUME = 1e-3
 """Å³; a cell below it is flat."""
@@ -67,7 +65,7 @@ class Validity(Reward):
         from ase.data import atomic_masses, covalent_radii
         from moyopy import minkowski_reduce
 
-        from materium_rl.structures import minimum_distance_ratio
+        from materium_rl.structures import G_PER_CM3, minimum_distance_ratio
 
         matrix = structure.lattice.matrix
         problem = _unreadable(structure)
