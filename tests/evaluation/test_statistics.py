@@ -111,6 +111,14 @@ def test_training_seeds_widen_the_interval_as_students_t(bootstrap: Bootstrap) -
     assert (alone.low, alone.high) == (pytest.approx(0.1), pytest.approx(0.1))
 
 
+def test_a_share_over_training_seeds_stays_one(bootstrap: Bootstrap) -> None:
+    runs = [{"valid": share(flags(hits), ALL)} for hits in (376, 392, 400)]
+    found = recipe_figures(runs, bootstrap)["valid"]
+    assert found.value == pytest.approx(0.9733, abs=1e-4)
+    assert found.low < 0.95
+    assert found.high == 1.0
+
+
 def test_parts_of_a_gain_add_up_to_it(bootstrap: Bootstrap) -> None:
     def policy(new: int, colourings: int, family: int, rare: int) -> dict[str, Statistic]:
         edges = np.cumsum([0, new, colourings, family, rare])

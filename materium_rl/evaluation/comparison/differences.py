@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from materium_rl.evaluation.definitions import DEFINITIONS
 from materium_rl.evaluation.metrics import Figure
 from materium_rl.evaluation.statistics import Bootstrap, Floats, Role, Statistic, percentiles
 from materium_rl.evaluation.variety import COLOURING, FAMILY_SWAP, NO_SWAP, RARE_EARTH_SWAP
@@ -30,6 +31,7 @@ GAIN_KEYS = {
     RARE_EARTH_SWAP: "sun_rare_earth_swaps",
 }
 """What a gain in S.U.N. is made of; the figures add up to ``sun``."""
+_MOST = {definition.key: 1.0 for definition in DEFINITIONS if definition.unit == "%"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ def recipe_figures(runs: Runs, bootstrap: Bootstrap) -> dict[str, Figure]:
     figures = {}
     for key in _common(runs):
         low, high = percentiles(_draws(runs, key, "after", bootstrap))
-        figures[key] = Figure(_mean(runs, key), max(low, 0.0), high)
+        figures[key] = Figure(_mean(runs, key), max(low, 0.0), min(high, _MOST.get(key, math.inf)))
     return figures
 
 
