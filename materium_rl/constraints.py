@@ -100,8 +100,8 @@ NARROW = 1.3
 """A policy is told the density if the highest that is wanted is at most so many times the lowest."""
 
 
-class Constraints(BaseModel):
-    """What the composition of a primitive cell, and its density, must hold; without any field, nothing.
+class CompositionConstraints(BaseModel):
+    """What the composition of a primitive cell must hold; without any field, nothing.
 
     With a formula the number of formula units stays free, within ``n_sites`` and the limit of the policy.
     """
@@ -114,7 +114,6 @@ class Constraints(BaseModel):
     n_sites: Bounds | None = Field(None, description="number of sites, such as 8 or 4..12")
     n_elements: Bounds | None = Field(None, description="number of distinct elements, such as 3 or 2..3")
     formula: str | None = Field(None, description="exact formula up to a factor, such as LiFeO2")
-    density: Range | None = Field(None, description="g/cm3, such as 3.5..4.5")
 
     @cached_property
     def formula_unit(self) -> dict[str, int]:
@@ -130,23 +129,18 @@ class Constraints(BaseModel):
     def request(self) -> dict[str, str]:
         """What is asked for, as columns beside a sample; empty if nothing is."""
         columns = {}
-        for name in Constraints.model_fields:
+        for name in CompositionConstraints.model_fields:
             value = getattr(self, name)
             if value is None or value == ():
                 continue
             if name in ("n_sites", "n_elements"):
                 low, high = value
                 value = f"{low}..{high}" if low < high else f"{low}"
-            if name == "density":
-                value = f"{value[0]:g}..{value[1]:g}"
             columns[f"requested_{name}"] = value if isinstance(value, str) else ",".join(value)
         return columns
 
     def exact(self) -> dict[str, Any]:
-        """What every sample will have, by name of the condition that asks for the same.
-
-        Of a narrow range of densities the middle.
-        """
+        """What every sample will have, by name of the condition that asks for the same."""
         values: dict[str, Any] = {}
         if self.formula is not None:
             values["formula"] = self.formula
@@ -154,8 +148,6 @@ class Constraints(BaseModel):
             values["chemical_system"] = self.required
         if self.n_sites is not None and self.n_sites[0] == self.n_sites[1]:
             values["n_sites"] = self.n_sites[0]
-        if self.density is not None and self.density[1] <= NARROW * self.density[0]:
-            values["density"] = sum(self.density) / 2
         return values
 
     @model_validator(mode="after")
@@ -205,6 +197,27 @@ class Constraints(BaseModel):
                 f"no multiple of the {size} sites of {self.formula} is within n_sites",
             ),
         ]
+
+
+class Constraints(CompositionConstraints):
+    """What every sample must hold; without any field, nothing."""
+
+    density: Range | None = Field(None, description="g/cm3, such as 3.5..4.5")
+
+    def request(self) -> dict[str, str]:
+        """What is asked for, as columns beside a sample; empty if nothing is."""
+        columns = super().request()
+        if self.density is not None:
+            low, high = self.density
+            columns["requested_density"] = f"{low:g}..{high:g}"
+        return columns
+
+    def exact(self) -> dict[str, Any]:
+        """As of the composition; of a narrow range of densities the middle."""
+        values = super().exact()
+        if self.density is not None and self.density[1] <= NARROW * self.density[0]:
+            values["density"] = sum(self.density) / 2
+        return values
 
 
 def _list(symbols: set[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,13 @@ def test_a_policy_is_told_what_the_constraints_settle(policy: Path) -> None:
     assert Prompt(constraints=exact).told(["formula"]) == Conditions(formula="CaO")
     system = Constraints(allowed=("Na", "O", "Cl"), required=("Na", "Cl"), forbidden=("O",))
     assert Prompt(constraints=system).told(["chemical_system"]) == Conditions(chemical_system="Cl-Na")
+    dense = Prompt(constraints=Constraints(density="3.6..4.4"))
+    assert dense.told(["density"]) == Conditions(density=4.0)
+    assert dense.told(["n_sites"]) == Conditions()
+    assert (
+        Prompt(constraints=Constraints(density="2..6")).told(["density"]) == Conditions()
+    )  # anything in it will do
+    assert Prompt.from_data(json.loads(json.dumps(dense.as_data()))) == dense
 
 
 def test_a_bare_policy_can_be_asked_for_sites(tmp_path: Path) -> None:

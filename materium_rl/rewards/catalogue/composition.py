@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from pydantic import Field, ValidationError, model_validator
 
 from materium_rl.conditions import ChemicalSystem
-from materium_rl.constraints import Constraints, Elements
+from materium_rl.constraints import CompositionConstraints, Elements
 from materium_rl.rewards.base import Failure, Invalid, Measurement, Result, Reward
 from materium_rl.rewards.elements import element_amounts
 from materium_rl.rewards.shaping import Identity, Interval
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
 
-class CompositionMatch(Reward, Constraints):
+class CompositionMatch(Reward, CompositionConstraints):
     """Mean over the given constraints of how far each is met, in [0, 1]; 1 if and only if all are.
 
     - ``allowed``, ``forbidden``: share of the atoms that may occur.
@@ -43,18 +43,18 @@ class CompositionMatch(Reward, Constraints):
     @model_validator(mode="after")
     def _asks_for_something(self) -> Self:
         if not self.request() and self.chemical_system is None:
-            names = ", ".join((*Constraints.model_fields, "chemical_system"))
+            names = ", ".join((*CompositionConstraints.model_fields, "chemical_system"))
             raise ValueError(f"no constraint given; expected one or more of {names}")
         if self.chemical_system is not None:
             self._check_system(self.chemical_system)
         return self
 
     def _check_system(self, system: tuple[str, ...]) -> None:
-        fields = {name: getattr(self, name) for name in Constraints.model_fields}
+        fields = {name: getattr(self, name) for name in CompositionConstraints.model_fields}
         fields["required"] = (*self.required, *system)
         fields["allowed"] = self.allowed or system
         try:
-            Constraints(**fields)
+            CompositionConstraints(**fields)
         except ValidationError as error:
             message = error.errors()[0]["msg"].removeprefix("Value error, ")
             raise ValueError(f"chemical_system {'-'.join(system)}: {message}") from None
