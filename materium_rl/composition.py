@@ -67,7 +67,9 @@ class CompositionRules:
         """
         if self.density is None:
             return None
-        density = self.density[torch.zeros(len(ids), dtype=torch.long) if self.row is None else self.row]
+        density = self.density[
+            torch.zeros(len(ids), dtype=torch.long, device=ids.device) if self.row is None else self.row
+        ]
         return self.mass[ids].sum(dim=1, keepdim=True) / density.flip(1)
 
     def following(self, ids: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
