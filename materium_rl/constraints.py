@@ -48,8 +48,8 @@ def _bounds(value: Any) -> Any:
 
 def _range(value: Any) -> Any:
     """``"3.5..4.5"`` -> ``("3.5", "4.5")``; other values as they are."""
-    if isinstance(value, str):
-        low, dots, high = (part.strip() for part in value.partition(".."))
+    if isinstance(value, str | int | float):
+        low, dots, high = (part.strip() for part in str(value).partition(".."))
         if not dots or not low or not high:
             raise ValueError("expected a range such as 3.5..4.5")
         return low, high

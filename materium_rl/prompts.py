@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from materium_rl.conditions import ChemicalSystem, Conditions, Values, check_values, condition_text
-from materium_rl.constraints import Bounds, Constraints
+from materium_rl.constraints import Bounds, Constraints, Range
 
 Training = Literal["training"]
 """As often as among the training structures of the policy."""
@@ -29,6 +29,7 @@ _Listed = (BeforeValidator(_several), Field(min_length=1))
 Ranges = Training | Annotated[tuple[Bounds, ...], *_Listed] | None
 Systems = Training | Annotated[tuple[ChemicalSystem, ...], *_Listed] | None
 Formulas = Training | Annotated[tuple[str, ...], *_Listed] | None
+Densities = Annotated[tuple[Range, ...], *_Listed] | None
 
 
 class PromptConstraints(BaseModel):
@@ -42,6 +43,7 @@ class PromptConstraints(BaseModel):
         None, description="training, or systems such as [Li-Fe-O, Na-Cl]: exactly these elements"
     )
     formula: Formulas = Field(None, description="training, or formulas such as [LiFeO2, NaCl]")
+    density: Densities = Field(None, description="ranges in g/cm3 such as [2..3, 4..6]")
 
     def given(self) -> dict[str, Any]:
         """What is drawn, by name."""

@@ -242,6 +242,7 @@ def test_a_density_that_the_distances_rule_out_leaves_the_cell_free(codec, model
     ("density", "message"),
     [
         ("4", r"expected a range such as 3.5..4.5"),
+        (4.5, r"expected a range such as 3.5..4.5"),
         ("5..3", r"an empty range: 5..3"),
         ("0..3", r"expected 0 < lowest"),
         ("a..b", r"valid number"),

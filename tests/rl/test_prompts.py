@@ -109,6 +109,16 @@ def test_condition_and_constraint_of_a_name_are_one_draw(policy: Path) -> None:
         PromptsConfig(conditions={"n_sites": "training"}, constraints={"n_sites": [1]})
 
 
+def test_density_ranges_are_drawn_and_told(policy: Path) -> None:
+    prompts = source(policy, constraints={"density": "2..3, 4..6"}).draw(40, seed=0, stream=0)
+    assert {p.constraints.density for p in prompts} == {(2.0, 3.0), (4.0, 6.0)}
+    both = source(policy, conditions={"density": [2.5, 5]}, constraints={"density": ["2..3", "4..6"]})
+    pairs = {(p.conditions.density, p.constraints.density) for p in both.draw(40, seed=0, stream=0)}
+    assert pairs == {(2.5, (2.0, 3.0)), (5.0, (4.0, 6.0))}
+    with pytest.raises(ValueError, match=r"expected a range such as 3.5..4.5"):
+        PromptsConfig(constraints={"density": "training"})
+
+
 def test_a_prompt_survives_its_data() -> None:
     prompt = Prompt(Conditions(density=2.0, chemical_system="Na-Cl"), Constraints(n_sites=4, allowed="Na,Cl"))
     assert Prompt.from_data(prompt.as_data()) == prompt
