@@ -172,7 +172,8 @@ def test_generate_and_compare_dry_runs(run: Command, folder: Path) -> None:
     assert (code, YAML(typ="safe", pure=True).load(out)["n"]) == (0, 5)
     code, out, _ = run(
         "generate", "--policy", "pol", "--elements", "Li,Fe,O", "--require", "Fe", "--forbid", "Pb",
-        "--sites", "4..12", "--n-elements", "3", "--formula", "LiFeO2", "--dry-run",
+        "--sites", "4..12", "--n-elements", "3", "--formula", "LiFeO2", "--density", "3.5..4.5",
+        "--dry-run",
     )  # fmt: skip
     assert code == 0
     assert YAML(typ="safe", pure=True).load(out)["constraints"] == {
@@ -182,6 +183,7 @@ def test_generate_and_compare_dry_runs(run: Command, folder: Path) -> None:
         "n_sites": [4, 12],
         "n_elements": [3, 3],
         "formula": "LiFeO2",
+        "density": [3.5, 4.5],
     }
     (folder / "request.yaml").write_text(out)
     assert run("generate", "--config", "request.yaml", "--dry-run") == (0, out, "")

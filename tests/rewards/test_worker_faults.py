@@ -135,9 +135,11 @@ def test_a_worker_that_stays_broken_is_taken_out(
     batch = [cell(3.0 + 0.001 * i) for i in range(192)]
     expression = f"{SLOW} + {broken('crash', tmp_path, sound=1)}"
     with Scorer(expression, workers=2, **OPTIONS) as scorer:
-        table = scorer.score(batch)
+        tables = [scorer.score(batch)]
+        while not caplog.records and len(tables) < 12:  # a busy machine restarts it late
+            tables.append(scorer.score(batch))
         again = scorer.score(batch[:32])
-    assert list(table.outcomes) == ["ok"] * 192
+    assert all(list(table.outcomes) == ["ok"] * 192 for table in tables)
     assert list(again.outcomes) == ["ok"] * 32
     (record,) = caplog.records
     assert "is taken out: 3 times in a row it died of what another could measure; 1 go on" in record.message
